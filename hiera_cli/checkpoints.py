@@ -1,0 +1,449 @@
+"""A model's name, Hub repository, folder or file → verified weights, architecture and labels.
+
+Three layouts of the same network are published, and each loads: transformers, the original release, timm. The model's
+own attribute names are timm's; the other two are the renames below. Nothing is guessed: a tensor that is missing, left
+over or of the wrong shape refuses the checkpoint, by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from hiera_cli import hub
+from hiera_cli.architecture import (
+    GRID,
+    IMAGE_SIZE,
+    LAYER_NORM_EPS,
+    MASK_UNIT,
+    MASK_UNIT_ATTENTION,
+    MLP_RATIO,
+    NUM_STAGES,
+    PATCH_PADDING,
+    PATCH_SIZE,
+    PATCH_STRIDE,
+    PUBLISHED,
+    Architecture,
+)
+from hiera_cli.errors import CheckpointError
+from hiera_cli.labels import Label, imagenet_labels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEMO = "demo"
+DEMO_FOLDER = Path(__file__).parent / "demo"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MAX_CONFIG_BYTES = 16 << 20
+MAX_PARAMETERS = 4_000_000_000  # six times huge: beyond it a file is absurd, not large
+MAX_HEADER_BYTES = 8 << 20  # huge needs 80 KB
+
+# The rest of a transformers config.json, which this implementation has built in. A file that says otherwise is refused.
+FIXED_CONFIG: dict[str, Any] = {
+    "image_size": [IMAGE_SIZE, IMAGE_SIZE],
+    "patch_size": [PATCH_SIZE, PATCH_SIZE],
+    "patch_stride": [PATCH_STRIDE, PATCH_STRIDE],
+    "patch_padding": [PATCH_PADDING, PATCH_PADDING],
+    "mlp_ratio": MLP_RATIO,
+    "embed_dim_multiplier": 2,
+    "num_query_pool": NUM_STAGES - 1,
+    "query_stride": [2, 2],
+    "masked_unit_size": [MASK_UNIT, MASK_UNIT],
+    "masked_unit_attention": list(MASK_UNIT_ATTENTION),
+    "num_channels": 3,
+    "hidden_act": "gelu",
+    "layer_norm_eps": LAYER_NORM_EPS,
+}
+
+# Where the other two layouts call a tensor, or the module that it belongs to, by another name than the model does.
+FROM_ORIGINAL = {"norm": "head.norm", "encoder_norm": "head.norm", "head.projection": "head.fc"}
+FROM_TRANSFORMERS = {
+    "hiera.embeddings.position_embeddings": "pos_embed",
+    "hiera.embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "hiera.pooler.layernorm": "head.norm",
+    "classifier": "head.fc",
+}
+FROM_TRANSFORMERS_BLOCK = {"layernorm_before": "norm1", "layernorm_after": "norm2"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that makes a classifier, and nothing of it loaded yet.
+
+    name: what a record's "model" says: the Hub repository, "demo", or the path as it was given.
+    weights: the file. architecture: its numbers. labels: by index, as many as the model has classes.
+    """
+
+    name: str
+    weights: Path
+    architecture: Architecture
+    labels: tuple[Label, ...]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors under the model's own names, mapped from the file where the format allows it.
+
+        Raises CheckpointError if the file is damaged or its tensors are not those of this architecture.
+        """
+        tensors = rename(_read_tensors(self.weights), self.weights)
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def resolve(model: str, *, offline: bool = False, progress: hub.Progress | None = None) -> Checkpoint:
+    """Find a model and read everything about it but the weights themselves.
+
+    model: a published name (`tiny` … `huge`), `demo`, a Hub repository (`ORG/NAME`), a folder or a file.
+    offline: only what is on this machine already. progress: told about a download, should there be one.
+    Raises CheckpointError (its message says what was tried).
+    """
+    if model == DEMO:
+        return replace(from_folder(DEMO_FOLDER), name=DEMO)
+    if model in PUBLISHED:
+        return _from_hub(PUBLISHED[model].repository, offline, progress)
+    check_name(model)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return replace(from_folder(path), name=model)
+    if path.exists():
+        return replace(from_file(path), name=model)
+    return _from_hub(model, offline, progress)
+
+
+def check_name(model: str) -> None:
+    """Raise CheckpointError if a model is called by no name that `resolve` knows, before anything is read."""
+    known = model in PUBLISHED or model == DEMO or hub.is_repository_name(model)
+    if not known and not Path(model).expanduser().exists():
+        raise CheckpointError(
+            f"no model, folder or file is called {model!r}",
+            f"Name one of {', '.join([*PUBLISHED, DEMO])}, a Hub repository (ORG/NAME), a folder or a weights file.",
+        )
+
+
+def _from_hub(repository: str, offline: bool, progress: hub.Progress | None) -> Checkpoint:
+    config, weights = hub.fetch(repository, (CONFIG, WEIGHTS), offline=offline, progress=progress)
+    try:
+        return replace(_describe(weights, config), name=repository)
+    except CheckpointError as error:
+        if not error.hint:  # a damaged file in the cache can be had again
+            error.hint = f"If the cached copy is damaged, fetch it again: hiera download --force {repository}"
+        raise
+
+
+def from_folder(folder: Path) -> Checkpoint:
+    """A folder in the transformers layout (or timm's, which has the same two file names)."""
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(
+            f"{folder} has no {WEIGHTS}",
+            f"A model folder holds {CONFIG} and {WEIGHTS}: `hiera download --to DIR` makes one.",
+        )
+    config = folder / CONFIG
+    for file in (config, weights):
+        if file.is_symlink() and not _stays_near(file, folder):
+            raise CheckpointError(
+                f"{file} is a link to {os.path.realpath(file)}, out of its folder",
+                "If that is meant, name the weights file itself: -m PATH/model.safetensors",
+            )
+    return _describe(weights, config if config.is_file() else None)
+
+
+def _stays_near(link: Path, folder: Path) -> bool:
+    """Whether a link ends inside its folder, or in the blobs of the Hub cache that the folder is a snapshot of."""
+    target, home = Path(os.path.realpath(link)), Path(os.path.realpath(folder))
+    return home in target.parents or (home.parent.name == "snapshots" and home.parent.parent in target.parents)
+
+
+def from_file(file: Path) -> Checkpoint:
+    """One weights file, safetensors or the original release's .pth; a Hiera config.json beside it is heeded."""
+    config = file.parent / CONFIG
+    return _describe(file, config if config.is_file() and _is_hiera_config(config) else None)
+
+
+def _is_hiera_config(config: Path) -> bool:
+    try:
+        return _read_config(config).get("model_type") == "hiera"
+    except CheckpointError:
+        return False
+
+
+def _describe(weights: Path, config: Path | None) -> Checkpoint:
+    """Architecture and labels, from the configuration where there is one, else from the tensors' shapes."""
+    entries = _read_config(config) if config is not None else {}
+    shapes = rename(_read_shapes(weights), weights)
+    if config is not None and "model_type" in entries:
+        architecture = _architecture_from_config(entries, config, _num_classes(shapes, weights))
+        labels = _labels_from_config(entries, architecture.num_classes, config)
+    else:
+        if config is not None and not str(entries.get("architecture", "")).startswith("hiera"):
+            raise CheckpointError(f"{config} is not the configuration of a Hiera classifier")
+        architecture = _architecture_from_shapes(shapes, weights)
+        labels = default_labels(architecture.num_classes)
+    _check_shapes(shapes, architecture, weights)
+    return Checkpoint(str(weights), weights, architecture, labels)
+
+
+def default_labels(num_classes: int) -> tuple[Label, ...]:
+    """ImageNet's for 1000 classes; else LABEL_0, LABEL_1, … as transformers calls classes without a name."""
+    if num_classes == len(imagenet_labels()):
+        return imagenet_labels()
+    return tuple(Label(index, None, f"LABEL_{index}") for index in range(num_classes))
+
+
+# ---- config.json
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{file} is no model configuration: it is over {MAX_CONFIG_BYTES >> 20} MiB")
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"cannot read the model configuration {file}: {error}") from error
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{file} is not the configuration of a Hiera classifier")
+    return entries
+
+
+def _architecture_from_config(entries: dict[str, Any], file: Path, num_classes: int) -> Architecture:
+    if entries["model_type"] != "hiera":
+        raise CheckpointError(f"{file} describes a {entries['model_type']!r} model, not a Hiera classifier")
+    for key, built_in in FIXED_CONFIG.items():
+        value = entries.get(key, built_in)
+        if value != built_in:
+            raise CheckpointError(f"{file}: {key} is {value!r}; only {built_in!r} is supported")
+    # What a file leaves out has transformers' default, which is the base model's.
+    base = PUBLISHED["base"].architecture
+    embed_dim = entries.get("embed_dim", base.embed_dim)
+    num_heads = entries.get("num_heads", list(base.num_heads))
+    depths = entries.get("depths", list(base.depths))
+    for key, value, limit in (("num_heads", num_heads, 1024), ("depths", depths, 1024)):
+        if not (isinstance(value, list) and len(value) == NUM_STAGES and all(_is_count(v, limit) for v in value)):
+            raise CheckpointError(
+                f"{file}: {key} is {value!r}, which is not one positive number for each of four stages"
+            )
+    if not _is_count(embed_dim, 65536):
+        raise CheckpointError(f"{file}: embed_dim is {embed_dim!r}, which is not a sensible number of channels")
+    architecture = Architecture(embed_dim, tuple(num_heads), tuple(depths), num_classes)
+    for stage, heads in enumerate(num_heads):
+        if architecture.dim(stage) % heads:
+            raise CheckpointError(
+                f"{file}: {heads} heads do not divide {architecture.dim(stage)} channels at stage {stage + 1}"
+            )
+    return architecture
+
+
+def _is_count(value: object, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit
+
+
+def _labels_from_config(entries: dict[str, Any], num_classes: int, file: Path) -> tuple[Label, ...]:
+    id2label = entries.get("id2label")
+    if id2label is None:
+        return default_labels(num_classes)
+    if not isinstance(id2label, dict) or set(id2label) != {str(index) for index in range(num_classes)}:
+        count = len(id2label) if isinstance(id2label, (dict, list)) else 0
+        raise CheckpointError(f"{file}: id2label names {count} classes, but the model's classifier has {num_classes}")
+    imagenet = imagenet_labels() if num_classes == len(imagenet_labels()) else ()
+    labels = []
+    for index in range(num_classes):
+        text = str(id2label[str(index)])
+        wnid = imagenet[index].wnid if imagenet and imagenet[index].text == text else None
+        labels.append(Label(index, wnid, text))
+    return tuple(labels)
+
+
+# ---- tensors: names and shapes
+
+Shape = tuple[int, ...]
+
+
+def rename(tensors: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """From the published layout that the names are in to the model's own names.
+
+    Raises CheckpointError where they are none of the three, or where two tensors come to the same name.
+    """
+    if any(name.startswith("hiera.") for name in tensors):
+        depths = [_depth(stage, tensors) for stage in range(NUM_STAGES)]
+        ours = {_from_transformers(name, depths): value for name, value in tensors.items()}
+    elif "pos_embed" in tensors and any(name.startswith("blocks.") for name in tensors):
+        ours = {_translated(name, FROM_ORIGINAL): value for name, value in tensors.items()}
+    else:
+        raise CheckpointError(f"{file} holds no Hiera classifier (none of its three published layouts)")
+    if len(ours) != len(tensors):
+        raise CheckpointError(f"{file} names one tensor twice, in two layouts")
+    if "head.fc.weight" not in ours:
+        raise CheckpointError(
+            f"{file} is a Hiera without a classifier (a backbone or a pretraining checkpoint): it gives no labels"
+        )
+    return ours
+
+
+def _translated(name: str, table: Mapping[str, str]) -> str:
+    module, dot, parameter = name.rpartition(".")
+    return table.get(name) or table.get(module, module) + dot + parameter
+
+
+def _from_transformers(name: str, depths: Sequence[int]) -> str:
+    match = re.fullmatch(r"hiera\.encoder\.stages\.([0-3])\.layers\.(\d{1,4})\.(.+)", name)
+    if not match:
+        return _translated(name, FROM_TRANSFORMERS)
+    block = sum(depths[: int(match[1])]) + int(match[2])
+    return f"blocks.{block}.{_translated(match[3], FROM_TRANSFORMERS_BLOCK)}"
+
+
+def to_transformers(name: str, architecture: Architecture) -> str:
+    """The other way: what one of the model's own names is called in the transformers layout."""
+    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+    if not match:
+        return _translated(name, {ours: theirs for theirs, ours in FROM_TRANSFORMERS.items()})
+    stage, layer = 0, int(match[1])
+    while layer >= architecture.depths[stage]:
+        layer -= architecture.depths[stage]
+        stage += 1
+    in_block = _translated(match[2], {ours: theirs for theirs, ours in FROM_TRANSFORMERS_BLOCK.items()})
+    return f"hiera.encoder.stages.{stage}.layers.{layer}.{in_block}"
+
+
+def _depth(stage: int, names: Mapping[str, Any]) -> int:
+    layer = 0
+    while f"hiera.encoder.stages.{stage}.layers.{layer}.attn.qkv.weight" in names:
+        layer += 1
+    return layer
+
+
+def _num_classes(shapes: Mapping[str, Shape], file: Path) -> int:
+    shape = shapes["head.fc.weight"]
+    if len(shape) != 2 or shape[0] < 1:
+        raise CheckpointError(f"{file}: the classifier's weight has the shape {list(shape)}")
+    return shape[0]
+
+
+def _architecture_from_shapes(shapes: Mapping[str, Shape], file: Path) -> Architecture:
+    """Which of the published sizes it is; the number of heads shows in no tensor."""
+    embed_dim = shapes.get("pos_embed", (0,))[-1]
+    blocks = sum(bool(re.fullmatch(r"blocks\.\d+\.attn\.qkv\.weight", name)) for name in shapes)
+    for model in PUBLISHED.values():
+        architecture = model.architecture
+        if (embed_dim, blocks) == (architecture.embed_dim, sum(architecture.depths)):
+            return replace(architecture, num_classes=_num_classes(shapes, file))
+    raise CheckpointError(
+        f"{file}: {blocks} blocks with {embed_dim} channels is none of the published sizes",
+        f"Put the {CONFIG} of the transformers layout beside it.",
+    )
+
+
+def expected_shapes(architecture: Architecture) -> dict[str, Shape]:
+    """The name and shape of every tensor of a Hiera classifier, in the model's own names."""
+    shapes: dict[str, Shape] = {}
+
+    def layer(name: str, weight: Shape) -> None:
+        shapes[f"{name}.weight"] = weight
+        shapes[f"{name}.bias"] = weight[:1]
+
+    dim = architecture.embed_dim
+    shapes["pos_embed"] = (1, GRID * GRID, dim)
+    layer("patch_embed.proj", (dim, 3, PATCH_SIZE, PATCH_SIZE))
+    block = 0
+    for stage in range(NUM_STAGES):
+        dim_out = architecture.dim(stage)
+        for _ in range(architecture.depths[stage]):
+            layer(f"blocks.{block}.norm1", (dim,))
+            layer(f"blocks.{block}.attn.qkv", (3 * dim_out, dim))
+            layer(f"blocks.{block}.attn.proj", (dim_out, dim_out))
+            layer(f"blocks.{block}.norm2", (dim_out,))
+            layer(f"blocks.{block}.mlp.fc1", (MLP_RATIO * dim_out, dim_out))
+            layer(f"blocks.{block}.mlp.fc2", (dim_out, MLP_RATIO * dim_out))
+            if dim != dim_out:
+                layer(f"blocks.{block}.proj", (dim_out, dim))
+            dim, block = dim_out, block + 1
+    layer("head.norm", (dim,))
+    layer("head.fc", (architecture.num_classes, dim))
+    return shapes
+
+
+def _check_shapes(shapes: Mapping[str, Shape], architecture: Architecture, file: Path) -> None:
+    expected = expected_shapes(architecture)
+    problems = [f"{name} is missing" for name in expected if name not in shapes]
+    problems += [f"{name} is left over" for name in shapes if name not in expected]
+    problems += [
+        f"{name} has the shape {list(shapes[name])}, not {list(shape)}"
+        for name, shape in expected.items()
+        if name in shapes and shapes[name] != shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(f"{file} is not this Hiera: {'; '.join(problems[:3])}{more}")
+
+
+# ---- reading files
+
+
+def _is_safetensors(file: Path) -> bool:
+    """By the first bytes: a .pth is a zip archive (or, before torch 1.6, a pickle)."""
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    return not (start.startswith((b"PK\x03\x04", b"\x80")) and start[8:] != b"{")
+
+
+def _read_shapes(file: Path) -> dict[str, Shape]:
+    try:
+        if not _is_safetensors(file):
+            return {name: tuple(tensor.shape) for name, tensor in _read_pickle(file).items()}
+        _check_header(file)
+        with safe_open(file, framework="numpy") as tensors:
+            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged or no safetensors file: {error}") from error
+    return shapes
+
+
+def _check_header(file: Path) -> None:
+    """Refuse an absurd header before anything is allocated for it."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        header = int.from_bytes(stream.read(8), "little")
+    if size < 10 or header > min(size - 8, MAX_HEADER_BYTES):
+        raise CheckpointError(f"{file} is damaged or no safetensors file: {size:,} bytes with a header of {header:,}")
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(file) if _is_safetensors(file) else _read_pickle(file)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{file} is damaged or no safetensors file: {error}") from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{file}: {name} holds {tensor.dtype} numbers, not floating-point weights")
+        # A sum is finite unless a weight is not (or the weights are absurd): one pass, nothing allocated.
+        if not torch.isfinite(tensor.sum(dtype=torch.float32)):
+            raise CheckpointError(f"{file}: {name} holds weights that are not numbers (NaN or infinity)")
+    return tensors
+
+
+def _read_pickle(file: Path) -> dict[str, Tensor]:
+    """A .pth of the original release: a state dict, nested under `model_state`. Runs no code of the file's."""
+    import torch
+
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{file} is refused: it is damaged, or holds more than tensors ({str(error).splitlines()[0]})",
+            "Only weights are read from a .pth, never code. Prefer safetensors.",
+        ) from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("model_state"), dict):
+        loaded = loaded["model_state"]
+    if not isinstance(loaded, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values()):
+        raise CheckpointError(f"{file} holds no Hiera classifier: it is not a state dict of tensors")
+    return {str(name): tensor.float() for name, tensor in loaded.items()}

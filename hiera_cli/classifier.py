@@ -1,0 +1,309 @@
+"""The pipeline: decode ahead in threads, batch, run the model, yield one Result per input, in input order.
+
+    sources ─▶ [URLs: fetch] ─▶ decode threads ─▶ ready ─▶ batches ─▶ engine ─▶ Results
+
+What is ready is run, whatever its place: an input that is slow or stuck holds up the *output* of those after it, never
+their work. Memory is bounded by the look-ahead: so many inputs being decoded or decoded, and so many Results waiting
+for an earlier input. A failed input travels the same way, as an error in its own entry.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from hiera_cli import checkpoints, images, sources
+from hiera_cli.errors import FetchError, InferenceError, InputError, ReadError, TooLargeError
+from hiera_cli.images import Pixels
+from hiera_cli.labels import Label
+from hiera_cli.limits import Limits
+from hiera_cli.predictions import Failure, Result, predict
+from hiera_cli.sources import Kind, Source
+
+if TYPE_CHECKING:
+    from hiera_cli.engine import Engine
+    from hiera_cli.fetch import Fetcher
+    from hiera_cli.hub import Progress
+
+WINDOW = 1024  # inputs between the oldest unfinished one and the newest that was begun
+DEFAULT_BATCH = 8  # until the engine is there to say its own
+MAX_WORKERS = 32
+
+
+class Classifier:
+    """A model on a device.
+
+    checkpoint: what was loaded. engine: what runs it. labels: of its classes, by index.
+    """
+
+    def __init__(self, checkpoint: checkpoints.Checkpoint, engine: Engine) -> None:
+        self.checkpoint = checkpoint
+        self.engine = engine
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The model's classes."""
+        return self.checkpoint.labels
+
+    def classify(
+        self,
+        inputs: Iterable[str | os.PathLike[str]],
+        *,
+        top_k: int = 5,
+        min_score: float = 0.0,
+        workers: int | None = None,
+    ) -> Iterator[Result]:
+        """Label files, folders and http(s) URLs. Yields one Result for each image, in order, as they are known.
+
+        An input that can't be labelled yields a Result with an error; nothing is raised for it.
+        """
+        walk = sources.Walk(images.suffixes)
+        found = sources.expand((os.fspath(item) for item in inputs), walk, warn=lambda message: None)
+        options = Options(top_k=top_k, min_score=min_score, workers=workers)
+        return iter(Stream(found, lambda: self, options))
+
+
+def load_classifier(
+    model: str = "tiny",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Classifier:
+    """Load a model, downloading its weights if they are not on this machine.
+
+    model: tiny … huge, demo, a Hub repository, a folder or a file. device, precision: see `hiera classify --help`.
+    Raises CheckpointError or DeviceError.
+    """
+    checkpoint = checkpoints.resolve(model, offline=offline, progress=progress)
+    from hiera_cli import engine  # the one place where torch is imported
+
+    placement = engine.choose(device, precision, engine.this_machine())
+    return Classifier(checkpoint, engine.TorchEngine(checkpoint, placement, batch_size))
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a stream of inputs is labelled.
+
+    workers: decode threads; None chooses by the machine's cores. offline: URLs are not fetched.
+    """
+
+    top_k: int = 5
+    min_score: float = 0.0
+    workers: int | None = None
+    limits: Limits = Limits()
+    offline: bool = False
+
+
+class _Entry:
+    """An input on its way. `result` is None until it is known."""
+
+    __slots__ = ("data", "pixels", "result", "source")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.data: bytes | None = None
+        self.pixels: Pixels | None = None
+        self.result: Result | None = None
+
+    def fail(self, error: InputError) -> None:
+        self.data = self.pixels = None
+        self.result = Result(self.source.path, error=Failure(type(error).__name__, error.message))
+
+
+class Stream:
+    """One pass over inputs. Iterate over it once for the Results.
+
+    load: makes the classifier, when the first image is ready for it and not before: if no input can be read, no model
+    is loaded. What it raises, or what finding the inputs raises, ends the iteration once the Results before it are out.
+    """
+
+    def __init__(self, inputs: Iterable[Source], load: Callable[[], Classifier], options: Options) -> None:
+        self.loading = False
+        self._inputs = inputs
+        self._load = load
+        self._options = options
+        self._workers = options.workers or min(cpu_count(), MAX_WORKERS)
+        self._classifier: Classifier | None = None
+        self._fetcher: Fetcher | None = None
+        self._stopped = False
+        self._entries: deque[_Entry] = deque()  # begun and not yielded yet, in input order
+        self._tasks: SimpleQueue[_Entry | None] = SimpleQueue()  # to decode
+        self._ready: SimpleQueue[_Entry | _WalkEnd | None] = SimpleQueue()  # decoded or failed, in any order
+        self._window = threading.Semaphore(WINDOW)  # one for each entry in `_entries`
+        self._ahead = threading.Semaphore(DEFAULT_BATCH + self._workers)  # one for each not yet through `_ready`
+        self._batch_size = DEFAULT_BATCH
+
+    def stop(self) -> None:
+        """End the iteration soon, from a signal handler or another thread: what is not finished is dropped whole."""
+        self._stopped = True
+        self._ready.put(None)
+
+    def __iter__(self) -> Iterator[Result]:
+        threading.Thread(target=self._walk, name="walk", daemon=True).start()
+        finished = 0
+        end: _WalkEnd | None = None
+        try:
+            while not self._stopped and (end is None or finished < end.begun):
+                batch: list[_Entry] = []
+                for item in self._ready_items():
+                    if isinstance(item, _WalkEnd):
+                        end = item
+                        continue
+                    finished += 1
+                    self._ahead.release()
+                    if item.result is None:
+                        batch.append(item)
+                if batch and not self._stopped:
+                    self._classify(batch)
+                yield from self._finished()
+            if end is not None and end.error is not None:
+                raise end.error
+        finally:
+            self._close()
+
+    def _finished(self) -> Iterator[Result]:
+        while self._entries and (result := self._entries[0].result) is not None:
+            self._entries.popleft()
+            self._window.release()
+            yield result
+
+    def _ready_items(self) -> Iterator[_Entry | _WalkEnd]:
+        """Wait for something to be ready; yield it, and what else is by then, up to a batch."""
+        item = self._ready.get()
+        count = 0
+        while item is not None:
+            yield item
+            count += 1
+            if count == self._batch_size:
+                return
+            try:
+                item = self._ready.get_nowait()
+            except Empty:
+                return
+
+    def _walk(self) -> None:
+        """On a thread of its own: find the inputs and begin each, as far ahead as the bounds allow."""
+        begun = 0
+        error: BaseException | None = None
+        try:
+            for source in self._inputs:
+                self._window.acquire()
+                self._ahead.acquire()
+                if self._stopped:
+                    return
+                if begun < self._workers:
+                    threading.Thread(target=self._decode, name="decode", daemon=True).start()
+                begun += 1
+                self._begin(source)
+        except BaseException as raised:  # handed to the consumer, whose iteration it ends
+            error = raised
+        finally:
+            self._ready.put(_WalkEnd(begun, error))
+
+    def _begin(self, source: Source) -> None:
+        entry = _Entry(source)
+        self._entries.append(entry)
+        if source.error is not None:
+            entry.fail(source.error)
+            self._ready.put(entry)
+        elif source.kind is Kind.URL and self._options.offline:
+            entry.fail(FetchError("--offline forbids fetching it"))
+            self._ready.put(entry)
+        elif source.kind is Kind.URL:
+            self._fetch(entry)
+        else:
+            self._tasks.put(entry)
+
+    def _fetch(self, entry: _Entry) -> None:
+        from hiera_cli.fetch import Fetcher  # the HTTP client takes 0.1 s to import
+
+        if self._fetcher is None:
+            self._fetcher = Fetcher(self._options.limits)
+
+        def done(body: bytes | InputError) -> None:
+            if isinstance(body, InputError):
+                entry.fail(body)
+                self._ready.put(entry)
+            else:
+                entry.data = body
+                self._tasks.put(entry)
+
+        self._fetcher.submit(entry.source.path, done)
+
+    def _decode(self) -> None:
+        while (entry := self._tasks.get()) is not None:
+            try:
+                entry.pixels = _pixels(entry.source, entry.data, self._options.limits)
+                entry.data = None
+            except InputError as error:
+                entry.fail(error)
+            self._ready.put(entry)
+
+    def _classify(self, batch: list[_Entry]) -> None:
+        if self._classifier is None:
+            self.loading = True
+            self._classifier = self._load()
+            self.loading = False
+            self._batch_size = self._classifier.engine.batch_size
+            self._ahead.release(self._batch_size)  # the next batch is decoded while one runs
+        classifier, options = self._classifier, self._options
+        logits = classifier.engine.logits(np.stack([entry.pixels for entry in batch if entry.pixels is not None]))
+        for entry, row in zip(batch, logits, strict=True):
+            entry.pixels = None
+            if np.isfinite(row).all():
+                predictions = predict(row, classifier.labels, options.top_k, options.min_score)
+                entry.result = Result(entry.source.path, classifier.checkpoint.name, predictions)
+            else:
+                entry.fail(InferenceError("the model's answer is no number; --precision fp32 has a wider range"))
+
+    def _close(self) -> None:
+        self._stopped = True
+        self._window.release()
+        self._ahead.release()
+        for _ in range(self._workers):
+            self._tasks.put(None)
+        if self._fetcher is not None:
+            self._fetcher.close()
+
+
+@dataclass(frozen=True)
+class _WalkEnd:
+    """No more inputs. begun: how many there were. error: what ended the walk early."""
+
+    begun: int
+    error: BaseException | None
+
+
+def cpu_count() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _pixels(source: Source, body: bytes | None, limits: Limits) -> Pixels:
+    if source.kind is Kind.STDIN:
+        with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: a thread stuck here holds no lock
+            body = _read_all(stdin, limits.bytes)
+    return images.load(source.path) if body is None else images.decode_bytes(body)
+
+
+def _read_all(stream: IO[bytes], limit: int) -> bytes:
+    body = bytearray()
+    try:
+        while chunk := stream.read(1 << 16):
+            body += chunk
+            if len(body) > limit:
+                raise TooLargeError(f"stdin is over {limit >> 20} MiB (--max-mib raises it)")
+    except OSError as error:
+        raise ReadError(f"cannot read stdin: {error.strerror}") from error
+    return bytes(body)

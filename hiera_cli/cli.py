@@ -1,0 +1,333 @@
+"""The command line: options, and the one place where errors become messages and exit statuses.
+
+What a command needs is imported when it runs: `--help`, completion, `labels` and usage errors import neither torch nor
+numpy, Pillow or huggingface_hub.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hiera_cli import __version__
+from hiera_cli.architecture import LICENCE, PUBLISHED
+from hiera_cli.errors import HieraError, UsageError
+from hiera_cli.limits import Limits
+from hiera_cli.printable import printable
+
+if TYPE_CHECKING:
+    from hiera_cli.labels import Label
+
+app = typer.Typer(
+    help="Label images with Hiera, a hierarchical vision transformer.",
+    rich_markup_mode=None,  # Typer's plain help: half the time of the rich one, and it pipes
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
+DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+MODELS = (*PUBLISHED, "demo")
+
+
+def main() -> None:
+    """Run `hiera`. Exit statuses: see run.ExitStatus."""
+    try:
+        app(prog_name="hiera", windows_expand_args=False)
+    except HieraError as error:
+        print(f"hiera: error: {printable(error.message)}", file=sys.stderr)
+        for line in error.hint.splitlines():
+            print(f"  {printable(line)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _completes(values: tuple[str, ...]) -> Any:
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
+def _checked_format(value: str | None) -> str | None:
+    if value is not None and value not in FORMATS:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(FORMATS)}")
+    return value
+
+
+def _checked_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise typer.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N, mps")
+    return value
+
+
+def _checked_precision(value: str) -> str:
+    if value not in PRECISIONS:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(PRECISIONS)}")
+    return value
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"hiera {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _hiera(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "-m",
+        "--model",
+        envvar="HIERA_MODEL",
+        metavar="MODEL",
+        help="tiny, small, base, base-plus, large, huge, demo, ORG/NAME, a folder or a file.",
+        autocompletion=_completes(MODELS),
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        envvar="HIERA_DEVICE",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:N or mps. auto takes CUDA where it is available.",
+        autocompletion=_completes(DEVICES),
+        callback=_checked_device,
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        envvar="HIERA_PRECISION",
+        metavar="PRECISION",
+        help="auto, fp32, bf16 or fp16. auto is fp32 on a CPU, bf16 or fp16 on CUDA.",
+        autocompletion=_completes(PRECISIONS),
+        callback=_checked_precision,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use no network, for weights or inputs.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but fatal errors.")]
+
+
+@app.command()
+def classify(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT...", help="Files, folders, http(s) URLs, - for stdin.", show_default=False),
+    ] = None,
+    files_from: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Label the paths listed in FILE, one a line (- for stdin)."),
+    ] = None,
+    files0_from: Annotated[
+        list[str] | None,
+        typer.Option("--files0-from", metavar="FILE", help="The same with NUL between, as find -print0 writes."),
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option("-k", "--top-k", metavar="N", min=1, help="Labels per image.", show_default=True)
+    ] = 5,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "-f",
+            "--format",
+            metavar="FORMAT",
+            help="table, plain, json, jsonl, csv or tsv. By default: from the suffix of --output, "
+            "else table on a terminal and plain elsewhere.",
+            autocompletion=_completes(FORMATS),
+            callback=_checked_format,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write here; the name appears when it is complete."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --output.")] = False,
+    min_score: Annotated[
+        float, typer.Option(metavar="P", min=0, max=1, help="Leave out labels that score under P.")
+    ] = 0.0,
+    model: Model = "tiny",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Images run together. Chosen well by itself.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Decoding threads. Chosen well by itself.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Skip files and folders of this name in a folder; may be repeated."),
+    ] = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Take hidden files and folders too.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow links in folders.")] = False,
+    max_pixels: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Refuse larger images. [default: 178956970]")
+    ] = None,
+    url_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Time for one URL, retries included.")
+    ] = Limits.total,
+    max_mib: Annotated[
+        int, typer.Option(metavar="MIB", min=1, help="Size of one URL's body, or of stdin.")
+    ] = Limits.bytes >> 20,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    progress: Annotated[
+        bool | None,
+        typer.Option("--progress/--no-progress", help="A progress bar. By default: on a terminal."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say more on stderr.")] = False,
+) -> None:
+    """Label images: the top-k labels of files, folders, URLs or stdin."""
+    if as_json and format not in (None, "json"):
+        raise UsageError(f"--json and --format {format} contradict each other")
+    from hiera_cli import run
+    from hiera_cli.classifier import Options
+
+    limits = Limits(connect=min(Limits.connect, url_timeout), total=url_timeout, bytes=max_mib << 20)
+    request = run.Request(
+        inputs=tuple(inputs or ()),
+        files_from=tuple(files_from or ()),
+        files0_from=tuple(files0_from or ()),
+        format="json" if as_json else format,
+        output=output,
+        overwrite=overwrite,
+        model=model,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        options=Options(top_k=top_k, min_score=min_score, workers=workers, limits=limits, offline=offline),
+        exclude=tuple(exclude or ()),
+        hidden=hidden,
+        follow=follow,
+        max_pixels=max_pixels,
+        offline=offline,
+        quiet=quiet,
+        progress=progress,
+        verbose=verbose,
+    )
+    raise typer.Exit(run.classify(request))
+
+
+@app.command()
+def download(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...",
+            help="Names or Hub repositories. [default: tiny]",
+            autocompletion=_completes(tuple(PUBLISHED)),
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Put the files into DIR as well, to carry to another machine."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again what is here already.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fetch weights ahead of time, into the Hub cache or a folder."""
+    from hiera_cli import weights
+
+    names = models or ["tiny"]
+    fetched = []
+    for name in names:
+        folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
+        say = (lambda message: None) if quiet else (lambda message: print(f"hiera: {message}", file=sys.stderr))
+        entry = weights.download(name, folder, force=force, say=say)
+        fetched.append(entry)
+        if not as_json:
+            print(f"{entry['name']}\t{entry['folder']}")
+    if as_json:
+        print(json.dumps(fetched, indent=2))
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models: size, published accuracy, licence, whether they are on this machine."""
+    from hiera_cli import weights
+
+    rows = weights.models()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{'NAME':<10} {'PARAMETERS':>10} {'DOWNLOAD':>10} {'TOP-1':>7}  {'HERE':<8}  REPOSITORY")
+    for row in rows:
+        accuracy = f"{row['top1']:.1f} %" if row["top1"] is not None else "–"
+        size = f"{row['bytes'] / 1e6:,.0f} MB" if row["repository"] else "–"
+        here = "built in" if not row["repository"] else "yes" if row["on_this_machine"] else "no"
+        print(
+            f"{row['name']:<10} {row['parameters'] / 1e6:>8.1f} M {size:>10} {accuracy:>7}  {here:<8}  "
+            f"{row['repository'] or 'knows the sample images alone'}"
+        )
+    print(f"\nLicence of the weights: {LICENCE}. TOP-1: ImageNet-1K, as published.")
+
+
+@app.command()
+def labels(
+    query: Annotated[
+        str | None,
+        typer.Argument(metavar="QUERY", help="A word of the label, an index or a WordNet id.", show_default=False),
+    ] = None,
+    model: Model = "tiny",
+    as_json: Json = False,
+    offline: Offline = False,
+) -> None:
+    """List the classes of the model: index, WordNet id, label."""
+    from hiera_cli.labels import matching
+
+    found = matching(_labels_of(model, offline), query or "")
+    if as_json:
+        print(json.dumps([{"index": each.index, "wnid": each.wnid, "label": each.text} for each in found]))
+    else:
+        for each in found:
+            print(f"{each.index}\t{each.wnid or '-'}\t{printable(each.text)}")
+    if not found:
+        if not as_json:
+            print(f"hiera: no label matches {query!r}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _labels_of(model: str, offline: bool) -> tuple[Label, ...]:
+    if model in MODELS:  # all of them have ImageNet's classes
+        from hiera_cli.labels import imagenet_labels
+
+        return imagenet_labels()
+    from hiera_cli import checkpoints
+
+    return checkpoints.resolve(model, offline=offline).labels
+
+
+@app.command()
+def info(device: Device = "auto", precision: Precision = "auto", as_json: Json = False) -> None:
+    """Show versions, the device and precision that would be used and why, and what is cached."""
+    from hiera_cli import weights
+
+    facts = weights.info(device, precision)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    for name, version in facts["versions"].items():
+        print(f"{name:<16} {version}")
+    print(f"\n{'device':<16} {facts['device']} ({facts['device_why']})")
+    print(f"{'precision':<16} {facts['precision']} ({facts['precision_why']})")
+    print(f"{'processors':<16} {facts['processors']}")
+    print(f"\n{'cache':<16} {facts['cache']}")
+    for entry in facts["cached"]:
+        print(f"{'':<16} {entry['name']} ({entry['repository']}, {entry['bytes'] / 1e6:,.0f} MB)")
+    if not facts["cached"]:
+        print(f"{'':<16} no weights yet: `hiera download` fetches them")

@@ -1,0 +1,57 @@
+"""What can go wrong, as one family of exceptions. The command layer alone turns them into text and exit statuses.
+
+Every message says what was being done and to what; `hint` says what the user can do next.
+"""
+
+
+class HieraError(Exception):
+    """Anything this package raises on purpose."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(HieraError):
+    """The request itself makes no sense: contradicting options, a bad value."""
+
+
+class CheckpointError(HieraError):
+    """The weights can't be had, are damaged, or are not those of a Hiera classifier."""
+
+
+class DeviceError(HieraError):
+    """The device or the precision that was asked for can't be had."""
+
+
+class OutputError(HieraError):
+    """The results can't be written."""
+
+
+class InputError(HieraError):
+    """One input has no label. It becomes an error record, named after its class, and the rest go on."""
+
+
+class NotFoundError(InputError):
+    """Nothing is there."""
+
+
+class ReadError(InputError):
+    """It is there and can't be read: permissions, a device, a broken disk."""
+
+
+class DecodeError(InputError):
+    """Its bytes are no image that can be decoded."""
+
+
+class TooLargeError(InputError):
+    """It is larger than the limit that was set for it, in pixels or bytes."""
+
+
+class FetchError(InputError):
+    """A URL gave no image: connection, status, time limit, scheme."""
+
+
+class InferenceError(InputError):
+    """The model gave no answer for it."""

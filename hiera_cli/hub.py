@@ -1,0 +1,184 @@
+"""Files of Hub repositories: found in the ordinary cache without a request, else downloaded and verified.
+
+`huggingface_hub` does the transfers, so its cache, its environment variables (HF_HOME, HF_ENDPOINT, HF_TOKEN,
+HF_HUB_OFFLINE, …) and what other programs have fetched all count. Only the look into the cache is written out here:
+it is what every run does, and importing the library's client takes longer than labelling an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from hiera_cli.architecture import LICENCE, PUBLISHED
+from hiera_cli.errors import CheckpointError
+
+METADATA_TIMEOUT = 10  # seconds
+ATTEMPTS = 3  # for a file whose transfer fails in a way that may pass
+RETRY_PAUSE = 2  # seconds, doubled each time
+
+
+@dataclass(frozen=True)
+class Download:
+    """What is about to be fetched. size: bytes."""
+
+    repository: str
+    filename: str
+    size: int
+    licence: str
+
+
+Progress = Callable[[Download], None]
+"""Called once for each file before it is fetched. Without one, a download is silent."""
+
+
+def is_repository_name(name: str) -> bool:
+    """Whether a name has the form ORG/NAME of the Hub."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII)) and ".." not in name
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids requests to the Hub (HF_HUB_OFFLINE)."""
+    return constants.HF_HUB_OFFLINE
+
+
+def cache_folder() -> Path:
+    """Where the Hub's files are kept on this machine (HF_HUB_CACHE, HF_HOME)."""
+    return Path(constants.HF_HUB_CACHE)
+
+
+def cached(repository: str, filenames: Sequence[str]) -> list[Path] | None:
+    """The files of the repository's main revision if the cache holds every one of them. Makes no request.
+
+    The layout is the documented one: refs/main names the commit, snapshots/COMMIT holds the files.
+    """
+    folder = cache_folder() / f"models--{repository.replace('/', '--')}"
+    try:
+        commit = (folder / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    files = [folder / "snapshots" / commit / name for name in filenames]
+    return files if commit and all(file.is_file() for file in files) else None
+
+
+def fetch(
+    repository: str,
+    filenames: Sequence[str],
+    *,
+    offline: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Paths of a repository's files, from the cache or else from the Hub.
+
+    force: fetch them again although they are there. Raises CheckpointError if they can't be had.
+    """
+    if not force and (files := cached(repository, filenames)):
+        return files
+    if offline or is_offline():
+        why = "--offline" if offline else "HF_HUB_OFFLINE"
+        raise CheckpointError(
+            f"the weights of {repository} are not on this machine ({cache_folder()}), and {why} forbids a download",
+            _ways_on(repository),
+        )
+    return [_download(repository, name, force, progress) for name in filenames]
+
+
+def _ways_on(repository: str) -> str:
+    name = next((model.name for model in PUBLISHED.values() if model.repository == repository), repository)
+    return (
+        f"On a machine with a network: hiera download {name} --to DIR; then here: hiera classify -m DIR …\n"
+        "Behind a proxy or a mirror: set HTTPS_PROXY or HF_ENDPOINT (if a transfer hangs: HF_HUB_DISABLE_XET=1).\n"
+        "To try the program without weights: -m demo (it knows the sample images alone)."
+    )
+
+
+def _download(repository: str, filename: str, force: bool, progress: Progress | None) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+    try:
+        metadata = get_hf_file_metadata(hf_hub_url(repository, filename), timeout=METADATA_TIMEOUT)
+        if progress is not None:
+            progress(Download(repository, filename, metadata.size or 0, _licence(repository)))
+            enable_progress_bars()
+        else:
+            disable_progress_bars()
+        for attempt in range(ATTEMPTS):
+            try:
+                file = Path(hf_hub_download(repository, filename, force_download=force))
+                break
+            except HfHubHTTPError as error:
+                if error.response.status_code < 500 or attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(RETRY_PAUSE << attempt)
+    except Exception as error:  # whatever the client or its transport raises: nothing was got
+        raise _explained(repository, filename, error) from error
+    _verify(repository, filename, file, metadata.etag)
+    return file
+
+
+def _explained(repository: str, filename: str, error: Exception) -> CheckpointError:
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return CheckpointError(
+            f"the Hub gives {repository} only to those who accepted its conditions",
+            f"Accept them at {constants.ENDPOINT}/{repository}, then set HF_TOKEN.",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return CheckpointError(
+            f"the Hub ({constants.ENDPOINT}) has no repository {repository}, or keeps it private",
+            "Check its name. For a private one, set HF_TOKEN.",
+        )
+    if isinstance(error, EntryNotFoundError):
+        return CheckpointError(f"{repository} has no {filename}: it is no Hiera in the transformers layout")
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return CheckpointError(
+        f"cannot download {filename} of {repository} from {constants.ENDPOINT}: {reason}",
+        _ways_on(repository),
+    )
+
+
+def _licence(repository: str) -> str:
+    if any(model.repository == repository for model in PUBLISHED.values()):
+        return LICENCE
+    from huggingface_hub import HfApi
+
+    try:
+        tags = HfApi().model_info(repository, timeout=METADATA_TIMEOUT).tags or []
+    except Exception:  # a courtesy: the download itself will say what is wrong
+        tags = []
+    stated = [tag.removeprefix("license:") for tag in tags if tag.startswith("license:")]
+    return stated[0] if stated else "see its model card"
+
+
+def _verify(repository: str, filename: str, file: Path, etag: str | None) -> None:
+    """Hold a file against the digest that the Hub states: sha256, or git's sha1 of a small file.
+
+    The cache names a blob after what the Hub stated when it was fetched, which tells more than a request before it.
+    """
+    blob = Path(os.path.realpath(file))
+    stated = blob.name if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name) else etag
+    if stated is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", stated):
+        return  # a mirror that states no digest; the sizes were held against each other by the client
+    digest = hashlib.sha256() if len(stated) == 64 else hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
+    with blob.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() == stated:
+        return
+    for path in {file, blob}:
+        path.unlink(missing_ok=True)
+    raise CheckpointError(
+        f"{filename} of {repository} arrived altered: its digest is {digest.hexdigest()}, the Hub states {stated}",
+        "The copy was removed. Try again; if it happens again, something between here and the Hub changes files.",
+    )

@@ -1,0 +1,30 @@
+"""Class index → WordNet id and label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class of a model. wnid: its WordNet id, None for classes that are not ImageNet's."""
+
+    index: int
+    wnid: str | None
+    text: str
+
+
+@cache
+def imagenet_labels() -> tuple[Label, ...]:
+    """The 1000 classes of ImageNet-1K, in the order and wording of the published checkpoints."""
+    table = files("hiera_cli").joinpath("data", "imagenet_classes.tsv").read_text(encoding="utf-8")
+    rows = (line.split("\t") for line in table.splitlines()[1:])
+    return tuple(Label(int(index), wnid, text) for index, wnid, text in rows)
+
+
+def matching(labels: tuple[Label, ...], query: str) -> list[Label]:
+    """The labels that contain a word or phrase, or have it as their index or WordNet id, without regard to case."""
+    wanted = query.casefold()
+    return [label for label in labels if wanted in label.text.casefold() or wanted in (str(label.index), label.wnid)]

@@ -1,0 +1,60 @@
+"""Logits → predictions, and the record that each input ends as. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiera_cli.labels import Label
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One label of an image. rank counts from 1; score is the softmax probability, 0 to 1."""
+
+    rank: int
+    index: int
+    wnid: str | None
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an input has no label. type: the error's class name, such as DecodeError."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The one record of one input: its predictions, best first, or its error.
+
+    path: as the user gave it. model: the checkpoint's name, "" for an error.
+    """
+
+    path: str
+    model: str = ""
+    predictions: tuple[Prediction, ...] = ()
+    error: Failure | None = None
+
+
+def predict(
+    logits: NDArray[np.float32], labels: Sequence[Label], top_k: int, min_score: float = 0.0
+) -> tuple[Prediction, ...]:
+    """Softmax and the best `top_k` classes, those under `min_score` left out.
+
+    logits: (classes,), float32. More than the classes means all of them. Equal scores come in index order.
+    """
+    exponentials = np.exp(logits.astype(np.float64) - logits.max())
+    scores = exponentials / exponentials.sum()
+    best = np.argsort(-scores, kind="stable")[:top_k]
+    return tuple(
+        Prediction(rank, int(index), labels[index].wnid, labels[index].text, float(scores[index]))
+        for rank, index in enumerate(best, 1)
+        if scores[index] >= min_score
+    )

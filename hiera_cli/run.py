@@ -1,0 +1,273 @@
+"""One run of `hiera classify`: inputs → Results → the output, whatever happens on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from types import FrameType, TracebackType
+from typing import Protocol
+
+from hiera_cli import checkpoints, images, sources
+from hiera_cli.classifier import Classifier, Options, Stream, load_classifier
+from hiera_cli.errors import HieraError, OutputError, UsageError
+from hiera_cli.hub import Download
+from hiera_cli.output import FORMATS, SUFFIXES, OutputFile, Writer, table
+from hiera_cli.predictions import Result
+from hiera_cli.printable import printable
+from hiera_cli.report import ExitStatus, Report
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. Every field is an option of `hiera classify`, under its name."""
+
+    inputs: tuple[str, ...]
+    files_from: tuple[str, ...] = ()
+    files0_from: tuple[str, ...] = ()
+    format: str | None = None
+    output: str | None = None
+    overwrite: bool = False
+    model: str = "tiny"
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    options: Options = field(default_factory=Options)
+    exclude: tuple[str, ...] = ()
+    hidden: bool = False
+    follow: bool = False
+    max_pixels: int | None = None
+    offline: bool = False
+    quiet: bool = False
+    progress: bool | None = None
+    verbose: bool = False
+
+
+def classify(request: Request) -> ExitStatus:
+    """Label the inputs and write the records.
+
+    Raises UsageError, CheckpointError or DeviceError if there is nothing to start with, OutputError if the results
+    can't be written. Whatever it ends with, what was written is a valid document of its format.
+    """
+    if not (request.inputs or request.files_from or request.files0_from):
+        raise UsageError(
+            "nothing to classify: name files, folders or URLs", "For example: hiera classify cat.jpg photos/"
+        )
+    if [*request.inputs, *request.files_from, *request.files0_from].count(sources.STDIN) > 1:
+        raise UsageError("stdin (-) can be read only once")
+    checkpoints.check_name(request.model)
+    warnings.simplefilter("ignore")  # Pillow's remarks on odd files: what matters becomes an error record
+    if request.max_pixels is not None:
+        images.limit_pixels(request.max_pixels)
+    return _Run(request).run()
+
+
+class Sink(Protocol):
+    """Where text goes."""
+
+    def write(self, text: str) -> None:
+        """Write all of it, now. Raises OutputError."""
+        ...
+
+    def close(self, *, complete: bool) -> None:
+        """No more text. complete: the run came to its end."""
+        ...
+
+
+class Stdout:
+    """Standard output. On a terminal, control characters of file names and labels are shown as escapes."""
+
+    def __init__(self, *, shows_control: bool) -> None:
+        self._escapes = sys.stdout.isatty() and not shows_control
+
+    def write(self, text: str) -> None:
+        """Write and flush. Raises BrokenPipeError if the reader went away."""
+        if self._escapes:
+            text = printable(text, keep="\n\t")
+        try:
+            sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
+
+    def close(self, *, complete: bool) -> None:
+        """Nothing to do: every write was flushed."""
+
+
+class _Run:
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._error: HieraError | None = None
+        name = request.format or _default_format(request.output)
+        self._writer = _writer(name, request.output)
+        self._sink: Sink = (
+            OutputFile(request.output, overwrite=request.overwrite)
+            if request.output
+            else Stdout(shows_control=name == "table")
+        )
+        self._shares_terminal = not request.output and sys.stdout.isatty()
+        bar = sys.stderr.isatty() if request.progress is None else request.progress
+        self._report = Report(quiet=request.quiet, bar=bar and not request.quiet)
+        self._stream = Stream(self._sources(self._report.say), self._load, request.options)
+
+    def run(self) -> ExitStatus:
+        if self._request.progress is not False and not self._request.quiet and sys.stderr.isatty():
+            threading.Thread(target=self._count, name="count", daemon=True).start()
+        with _Interrupts(self._stream) as interrupts:
+            try:
+                for text in self._writer(self._results()):
+                    self._write(text)
+                self._sink.close(complete=self._error is None and not interrupts.signal)
+            except BrokenPipeError:  # the reader has all that it wanted
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return ExitStatus.OK
+            finally:
+                self._report.close_bar()
+        return self._conclude(interrupts.signal)
+
+    def _results(self) -> Iterator[Result]:
+        """The Results, counted. Ends early, and quietly, when something is wrong: the writer completes its document."""
+        try:
+            for result in self._stream:
+                self._report.add(result)
+                yield result
+                if self._error is not None:
+                    return
+        except KeyboardInterrupt:  # while loading; otherwise the stream has just ended
+            return
+        except HieraError as error:
+            self._error = error
+
+    def _write(self, text: str) -> None:
+        try:
+            if self._shares_terminal:
+                with self._report.above_bar():
+                    self._sink.write(text)
+            else:
+                self._sink.write(text)
+        except OutputError as error:
+            self._error = self._error or error
+
+    def _conclude(self, interrupted: int) -> ExitStatus:
+        report, output = self._report, self._request.output
+        if self._error is not None:
+            if report.done:
+                report.say(f"stopped early: {report.summary()}")
+            raise self._error
+        if interrupted:
+            kept = f"; what was done is in {output}.part" if output and report.done else ""
+            report.say(f"interrupted: {report.summary()}{kept}")
+            return ExitStatus.INTERRUPTED if interrupted == signal.SIGINT else ExitStatus.TERMINATED
+        if not report.done:
+            report.say("nothing to do: no image was found")
+        elif report.done > 1 or report.failed or output:
+            report.say(report.summary())
+        return report.status
+
+    def _sources(self, warn: sources.Warn) -> Iterator[sources.Source]:
+        request = self._request
+        arguments = chain(
+            request.inputs,
+            *(sources.read_list(name, b"\n") for name in request.files_from),
+            *(sources.read_list(name, b"\0") for name in request.files0_from),
+        )
+        walk = sources.Walk(images.suffixes, request.exclude, request.hidden, request.follow)
+        stdin_taken = sources.STDIN in (*request.files_from, *request.files0_from)
+        return sources.expand(arguments, walk, warn, stdin_taken=stdin_taken)
+
+    def _count(self) -> None:
+        """For the time left: find all inputs once more, on the side. A list on stdin can't be read twice."""
+        if sources.STDIN in (*self._request.files_from, *self._request.files0_from):
+            return
+        try:
+            self._report.total = sum(1 for _ in self._sources(lambda message: None))
+        except HieraError:
+            return  # the run itself meets the same error, and tells of it
+
+    def _load(self) -> Classifier:
+        request = self._request
+        classifier = load_classifier(
+            request.model,
+            device=request.device,
+            precision=request.precision,
+            batch_size=request.batch_size,
+            offline=request.offline,
+            progress=None if request.quiet else self._announce,
+        )
+        self._report.say(f"{classifier.checkpoint.name} on {classifier.engine.describe()}")
+        if classifier.checkpoint.name == checkpoints.DEMO:
+            self._report.say("the demo model knows the sample images and nothing else; `-m tiny` is a real one")
+        if request.verbose:
+            self._report.say(f"weights: {classifier.checkpoint.weights}")
+            self._report.say(f"batches of up to {classifier.engine.batch_size}")
+        return classifier
+
+    def _announce(self, download: Download) -> None:
+        self._report.say(describe_download(download))
+
+
+def describe_download(download: Download) -> str:
+    """Such as `downloading model.safetensors of ORG/NAME, 111.7 MB; licence: …`."""
+    return (
+        f"downloading {download.filename} of {download.repository}, {download.size / 1e6:,.1f} MB; "
+        f"licence: {download.licence}"
+    )
+
+
+def _default_format(output: str | None) -> str:
+    if output is not None:
+        suffix = os.path.splitext(output)[1].lower()
+        if suffix in SUFFIXES:
+            return SUFFIXES[suffix]
+        if suffix:
+            raise UsageError(
+                f"no format has the suffix {suffix!r} of {output}", f"Say which: --format {'|'.join(FORMATS)}"
+            )
+        return "plain"
+    return "table" if sys.stdout.isatty() else "plain"
+
+
+def _writer(name: str, output: str | None) -> Writer:
+    if name != "table":
+        return FORMATS[name]
+    encoding = "utf-8" if output else (sys.stdout.encoding or "ascii")
+    color = not output and sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return partial(table, color=color, unicode=encoding.lower().replace("-", "") == "utf8")
+
+
+class _Interrupts:
+    """Within it, SIGINT and SIGTERM end the stream in good order; a second one ends the program at once."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.signal = 0
+        self._stream = stream
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> _Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal:
+            if sys.stderr.isatty():
+                os.write(2, b"\x1b[?25h\n")  # the progress bar hides the cursor
+            os._exit(128 + number)
+        self.signal = number
+        self._stream.stop()
+        if self._stream.loading:  # nothing is half written then, and a download may take long
+            raise KeyboardInterrupt

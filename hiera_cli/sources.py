@@ -1,0 +1,157 @@
+"""Arguments, lists and folder walks → the inputs one by one, in order, as they are found."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import IO
+
+from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
+
+STDIN = "-"
+MAX_PATH_BYTES = 1 << 20
+
+
+class Kind(Enum):
+    """Where an input's bytes come from."""
+
+    FILE = "file"
+    URL = "url"
+    STDIN = "stdin"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input. path: as the user gave it. error: why there is nothing to read, known before reading."""
+
+    path: str
+    kind: Kind = Kind.FILE
+    error: InputError | None = None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a folder walk takes.
+
+    suffixes: of the files that are taken, lower case. exclude: globs; one without a slash is held against each name,
+    one with a slash against the path below the folder. hidden: take names that begin with a dot. follow: follow links.
+    """
+
+    suffixes: Callable[[], frozenset[str]]
+    exclude: tuple[str, ...] = ()
+    hidden: bool = False
+    follow: bool = False
+
+
+Warn = Callable[[str], None]
+
+
+def is_url(argument: str) -> bool:
+    """Whether an argument is a URL, of any scheme that names a host."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", argument))
+
+
+def expand(arguments: Iterable[str], walk: Walk, warn: Warn, *, stdin_taken: bool = False) -> Iterator[Source]:
+    """Yield the inputs that the arguments name: files, URLs and stdin as they stand, folders walked.
+
+    Lazy: a folder is listed when its turn comes. What is not there is yielded too, with its error.
+    stdin_taken: stdin is the list that the arguments come from, so it can't be an image as well.
+    """
+    for argument in arguments:
+        if argument == STDIN:
+            taken = ReadError("stdin was read already") if stdin_taken else None
+            yield Source(argument, Kind.STDIN, taken)
+            stdin_taken = True
+        elif is_url(argument):
+            yield Source(argument, Kind.URL)
+        elif os.path.isdir(argument):
+            found = False
+            for source in _walk(argument, walk, warn, ()):
+                found = True
+                yield source
+            if not found:
+                warn(f"{argument}: no images in this folder")
+        else:
+            yield Source(argument)
+
+
+def _walk(folder: str, walk: Walk, warn: Warn, above: tuple[tuple[int, int], ...], below: str = "") -> Iterator[Source]:
+    """One folder's images and, in their places among them, its subfolders'. above: (device, inode) of its parents."""
+    here = os.path.join(folder, below)
+    try:
+        kind = os.stat(here)
+        identity = (kind.st_dev, kind.st_ino)
+        if identity in above:
+            warn(f"{here}: skipped, the link leads back to a folder above it")
+            return
+        with os.scandir(here) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        yield Source(here, error=_cannot("list the folder", error))
+        return
+    suffixes = walk.suffixes()
+    for entry in entries:
+        name = os.path.join(below, entry.name)
+        if (entry.name.startswith(".") and not walk.hidden) or _excluded(entry.name, name, walk.exclude):
+            continue
+        if entry.is_symlink() and not walk.follow:
+            continue
+        if _is_folder(entry):
+            yield from _walk(folder, walk, warn, (*above, identity), name)
+        elif os.path.splitext(entry.name)[1].lower() in suffixes:
+            yield Source(os.path.join(folder, name))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a broken link, or one that leads to itself: reading it will say so
+        return False
+
+
+def _excluded(name: str, path: str, globs: tuple[str, ...]) -> bool:
+    return any(
+        fnmatch.fnmatchcase(path.replace(os.sep, "/") if "/" in glob else name, glob.strip("/")) for glob in globs
+    )
+
+
+def _cannot(what: str, error: OSError) -> InputError:
+    kind = NotFoundError if isinstance(error, FileNotFoundError) else ReadError
+    return kind(f"cannot {what}: {error.strerror or error}")
+
+
+def read_list(name: str, separator: bytes) -> Iterator[str]:
+    """The paths in a list, as they come: one a line (newline) or NUL between . name: a file, or - for stdin.
+
+    Raises UsageError if the list can't be read.
+    """
+    try:
+        if name == STDIN:
+            with open(0, "rb", buffering=0, closefd=False) as stdin:  # as it comes, and holding no lock at exit
+                yield from _split(stdin, separator)
+        else:
+            with open(name, "rb", buffering=0) as stream:
+                yield from _split(stream, separator)
+    except OSError as error:
+        raise UsageError(f"cannot read the list {name}: {error.strerror or error}") from error
+
+
+def _split(stream: IO[bytes], separator: bytes) -> Iterator[str]:
+    rest = b""
+    while chunk := stream.read(1 << 16):
+        *items, rest = (rest + chunk).split(separator)
+        yield from _paths(items, separator)
+        if len(rest) > MAX_PATH_BYTES:
+            raise UsageError("that is no list of paths: it has an entry of over 1 MiB")
+    yield from _paths([rest], separator)
+
+
+def _paths(items: Iterable[bytes], separator: bytes) -> Iterator[str]:
+    for item in items:
+        path = os.fsdecode(item.removesuffix(b"\r") if separator == b"\n" else item)
+        if path:
+            yield path

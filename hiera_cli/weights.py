@@ -1,0 +1,108 @@
+"""What is known of models' weights and of this machine: the facts behind `download`, `models` and `info`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hiera_cli import __version__, checkpoints, hub
+from hiera_cli.architecture import LICENCE, PUBLISHED
+from hiera_cli.checkpoints import CONFIG, DEMO, WEIGHTS
+from hiera_cli.errors import OutputError, UsageError
+from hiera_cli.run import describe_download
+
+
+def download(name: str, folder: str | None, *, force: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Fetch one model's files into the cache, verified, and copy them into a folder if one is named.
+
+    Raises CheckpointError if they can't be had or are no Hiera classifier, OutputError for the folder.
+    """
+    if name == DEMO:
+        raise UsageError("the demo model is inside the program: there is nothing to download")
+    repository = PUBLISHED[name].repository if name in PUBLISHED else name
+    if not hub.is_repository_name(repository):
+        raise UsageError(
+            f"{name!r} is no model to download", f"Name one of {', '.join(PUBLISHED)}, or a Hub repository."
+        )
+    was_here = hub.cached(repository, (CONFIG, WEIGHTS)) is not None and not force
+    files = hub.fetch(repository, (CONFIG, WEIGHTS), force=force, progress=lambda each: say(describe_download(each)))
+    checkpoints.resolve(repository, offline=True)
+    if was_here:
+        say(f"{name} is on this machine already")
+    if folder is not None:
+        _copy(files, Path(folder))
+        say(f"there: hiera classify -m {folder} INPUT...")
+    return {
+        "name": name,
+        "repository": repository,
+        "folder": folder or str(files[1].parent),
+        "bytes": files[1].stat().st_size,
+        "downloaded": not was_here,
+    }
+
+
+def _copy(files: list[Path], folder: Path) -> None:
+    """Each file whole or not at all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            part = folder / f"{file.name}.part"
+            shutil.copyfile(file, part)
+            os.replace(part, folder / file.name)
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def models() -> list[dict[str, Any]]:
+    """The models that have a name of their own."""
+    rows: list[dict[str, Any]] = [
+        {
+            "name": model.name,
+            "repository": model.repository,
+            "parameters": model.parameters,
+            "bytes": model.weight_bytes,
+            "top1": model.accuracy,
+            "licence": LICENCE,
+            "on_this_machine": hub.cached(model.repository, (CONFIG, WEIGHTS)) is not None,
+        }
+        for model in PUBLISHED.values()
+    ]
+    size = (checkpoints.DEMO_FOLDER / WEIGHTS).stat().st_size
+    demo = {"name": DEMO, "repository": None, "parameters": size // 2, "bytes": size, "top1": None}
+    return [*rows, {**demo, "licence": "Apache-2.0", "on_this_machine": True}]
+
+
+def info(device: str, precision: str) -> dict[str, Any]:
+    """Versions, placement, cache. Raises DeviceError if the device or precision can't be had."""
+    from hiera_cli import engine
+    from hiera_cli.classifier import cpu_count
+
+    placement = engine.choose(device, precision, engine.this_machine())
+    cached = []
+    for model in PUBLISHED.values():
+        if files := hub.cached(model.repository, (CONFIG, WEIGHTS)):
+            size = sum(file.stat().st_size for file in files)
+            cached.append({"name": model.name, "repository": model.repository, "bytes": size})
+    return {
+        "versions": {"hiera": __version__, "python": platform.python_version()}
+        | {name: _version(name) for name in ("torch", "pillow", "numpy", "safetensors", "huggingface_hub")},
+        "device": placement.device,
+        "device_why": placement.device_why,
+        "precision": placement.precision,
+        "precision_why": placement.precision_why,
+        "processors": cpu_count(),
+        "cache": str(hub.cache_folder()),
+        "cached": cached,
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
