@@ -1,8 +1,8 @@
 """A model's name, Hub repository, folder or file → verified weights, architecture and labels.
 
 Three layouts of the same network are published, and each loads: transformers, the original release, timm. The model's
-own attribute names are timm's; the other two are the renames below. Nothing is guessed: a tensor that is missing, left
-over or of the wrong shape refuses the checkpoint, by name.
+own attribute names are timm's; the others are a table of names. Nothing is guessed: a tensor that is missing, left over
+or of the wrong shape refuses the checkpoint, by name.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import json
 import os
 import pickle
 import re
+import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,15 +65,49 @@ FIXED_CONFIG: dict[str, Any] = {
     "layer_norm_eps": LAYER_NORM_EPS,
 }
 
-# Where the other two layouts call a tensor, or the module that it belongs to, by another name than the model does.
-FROM_ORIGINAL = {"norm": "head.norm", "encoder_norm": "head.norm", "head.projection": "head.fc"}
-FROM_TRANSFORMERS = {
-    "hiera.embeddings.position_embeddings": "pos_embed",
-    "hiera.embeddings.patch_embeddings.projection": "patch_embed.proj",
-    "hiera.pooler.layernorm": "head.norm",
-    "classifier": "head.fc",
-}
-FROM_TRANSFORMERS_BLOCK = {"layernorm_before": "norm1", "layernorm_after": "norm2"}
+
+@dataclass(frozen=True)
+class Layout:
+    """How one publisher names the tensors.
+
+    names: from the model's own name of a tensor, or of the module that it belongs to, to theirs where they differ.
+    by_stage: blocks are counted within their stage, and have names of their own for the two norms.
+    """
+
+    names: Mapping[str, str]
+    by_stage: bool = False
+
+    def name(self, ours: str, architecture: Architecture) -> str:
+        """What they call one of the model's tensors."""
+        match = re.fullmatch(r"blocks\.(\d+)\.(.+)", ours)
+        if not match or not self.by_stage:
+            return _translated(ours, self.names)
+        stage, layer = 0, int(match[1])
+        while layer >= architecture.depths[stage]:
+            layer -= architecture.depths[stage]
+            stage += 1
+        return f"hiera.encoder.stages.{stage}.layers.{layer}.{_translated(match[2], self.names)}"
+
+
+def _translated(name: str, table: Mapping[str, str]) -> str:
+    module, dot, parameter = name.rpartition(".")
+    return table.get(name) or table.get(module, module) + dot + parameter
+
+
+TIMM = Layout({})  # the model's own names
+ORIGINAL = Layout({"head.norm": "norm", "head.fc": "head.projection"})
+ORIGINAL_MAE = Layout({"head.norm": "encoder_norm", "head.fc": "head.projection"})
+TRANSFORMERS = Layout(
+    {
+        "pos_embed": "hiera.embeddings.position_embeddings",
+        "patch_embed.proj": "hiera.embeddings.patch_embeddings.projection",
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "head.norm": "hiera.pooler.layernorm",
+        "head.fc": "classifier",
+    },
+    by_stage=True,
+)
 
 
 @dataclass(frozen=True)
@@ -80,11 +115,12 @@ class Checkpoint:
     """Everything that makes a classifier, and nothing of it loaded yet.
 
     name: what a record's "model" says: the Hub repository, "demo", or the path as it was given.
-    weights: the file. architecture: its numbers. labels: by index, as many as the model has classes.
+    weights: the file, its tensors' names in this layout. labels: by index, as many as the model has classes.
     """
 
     name: str
     weights: Path
+    layout: Layout
     architecture: Architecture
     labels: tuple[Label, ...]
 
@@ -93,8 +129,9 @@ class Checkpoint:
 
         Raises CheckpointError if the file is damaged or its tensors are not those of this architecture.
         """
-        tensors = rename(_read_tensors(self.weights), self.weights)
-        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+        tensors = _read_tensors(self.weights)
+        names = {name: self.layout.name(name, self.architecture) for name in expected_shapes(self.architecture)}
+        return {ours: tensors[theirs].contiguous() for ours, theirs in names.items()}
 
 
 def resolve(model: str, *, offline: bool = False, progress: hub.Progress | None = None) -> Checkpoint:
@@ -120,7 +157,7 @@ def resolve(model: str, *, offline: bool = False, progress: hub.Progress | None 
 def check_name(model: str) -> None:
     """Raise CheckpointError if a model is called by no name that `resolve` knows, before anything is read."""
     known = model in PUBLISHED or model == DEMO or hub.is_repository_name(model)
-    if not known and not Path(model).expanduser().exists():
+    if not known and not (model and Path(model).expanduser().exists()):
         raise CheckpointError(
             f"no model, folder or file is called {model!r}",
             f"Name one of {', '.join([*PUBLISHED, DEMO])}, a Hub repository (ORG/NAME), a folder or a weights file.",
@@ -177,17 +214,19 @@ def _is_hiera_config(config: Path) -> bool:
 def _describe(weights: Path, config: Path | None) -> Checkpoint:
     """Architecture and labels, from the configuration where there is one, else from the tensors' shapes."""
     entries = _read_config(config) if config is not None else {}
-    shapes = rename(_read_shapes(weights), weights)
+    shapes = _read_shapes(weights)
+    layout = find_layout(shapes, weights)
+    num_classes = _num_classes(shapes[_translated("head.fc.weight", layout.names)], weights)
     if config is not None and "model_type" in entries:
-        architecture = _architecture_from_config(entries, config, _num_classes(shapes, weights))
+        architecture = _architecture_from_config(entries, config, num_classes)
         labels = _labels_from_config(entries, architecture.num_classes, config)
     else:
         if config is not None and not str(entries.get("architecture", "")).startswith("hiera"):
             raise CheckpointError(f"{config} is not the configuration of a Hiera classifier")
-        architecture = _architecture_from_shapes(shapes, weights)
-        labels = default_labels(architecture.num_classes)
-    _check_shapes(shapes, architecture, weights)
-    return Checkpoint(str(weights), weights, architecture, labels)
+        architecture = replace(_published_size(shapes, layout, weights), num_classes=num_classes)
+        labels = default_labels(num_classes)
+    _check_shapes(shapes, layout, architecture, weights)
+    return Checkpoint(str(weights), weights, layout, architecture, labels)
 
 
 def default_labels(num_classes: int) -> tuple[Label, ...]:
@@ -265,75 +304,33 @@ def _labels_from_config(entries: dict[str, Any], num_classes: int, file: Path) -
 Shape = tuple[int, ...]
 
 
-def rename(tensors: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """From the published layout that the names are in to the model's own names.
-
-    Raises CheckpointError where they are none of the three, or where two tensors come to the same name.
-    """
-    if any(name.startswith("hiera.") for name in tensors):
-        depths = [_depth(stage, tensors) for stage in range(NUM_STAGES)]
-        ours = {_from_transformers(name, depths): value for name, value in tensors.items()}
-    elif "pos_embed" in tensors and any(name.startswith("blocks.") for name in tensors):
-        ours = {_translated(name, FROM_ORIGINAL): value for name, value in tensors.items()}
-    else:
-        raise CheckpointError(f"{file} holds no Hiera classifier (none of its three published layouts)")
-    if len(ours) != len(tensors):
-        raise CheckpointError(f"{file} names one tensor twice, in two layouts")
-    if "head.fc.weight" not in ours:
+def find_layout(names: Container[str], file: Path) -> Layout:
+    """Which of the published layouts the names of a file's tensors are in. Raises CheckpointError for any other."""
+    for layout in (TRANSFORMERS, TIMM, ORIGINAL_MAE, ORIGINAL):
+        if all(
+            _translated(name, layout.names) in names for name in ("pos_embed", "head.norm.weight", "head.fc.weight")
+        ):
+            return layout
+    if any(_translated("pos_embed", layout.names) in names for layout in (TRANSFORMERS, TIMM)):
         raise CheckpointError(
-            f"{file} is a Hiera without a classifier (a backbone or a pretraining checkpoint): it gives no labels"
+            f"{file} has no classifier (it may be a Hiera backbone, or a pretraining checkpoint): it gives no labels"
         )
-    return ours
+    raise CheckpointError(f"{file} holds no Hiera classifier (none of its three published layouts)")
 
 
-def _translated(name: str, table: Mapping[str, str]) -> str:
-    module, dot, parameter = name.rpartition(".")
-    return table.get(name) or table.get(module, module) + dot + parameter
-
-
-def _from_transformers(name: str, depths: Sequence[int]) -> str:
-    match = re.fullmatch(r"hiera\.encoder\.stages\.([0-3])\.layers\.(\d{1,4})\.(.+)", name)
-    if not match:
-        return _translated(name, FROM_TRANSFORMERS)
-    block = sum(depths[: int(match[1])]) + int(match[2])
-    return f"blocks.{block}.{_translated(match[3], FROM_TRANSFORMERS_BLOCK)}"
-
-
-def to_transformers(name: str, architecture: Architecture) -> str:
-    """The other way: what one of the model's own names is called in the transformers layout."""
-    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
-    if not match:
-        return _translated(name, {ours: theirs for theirs, ours in FROM_TRANSFORMERS.items()})
-    stage, layer = 0, int(match[1])
-    while layer >= architecture.depths[stage]:
-        layer -= architecture.depths[stage]
-        stage += 1
-    in_block = _translated(match[2], {ours: theirs for theirs, ours in FROM_TRANSFORMERS_BLOCK.items()})
-    return f"hiera.encoder.stages.{stage}.layers.{layer}.{in_block}"
-
-
-def _depth(stage: int, names: Mapping[str, Any]) -> int:
-    layer = 0
-    while f"hiera.encoder.stages.{stage}.layers.{layer}.attn.qkv.weight" in names:
-        layer += 1
-    return layer
-
-
-def _num_classes(shapes: Mapping[str, Shape], file: Path) -> int:
-    shape = shapes["head.fc.weight"]
+def _num_classes(shape: Shape, file: Path) -> int:
     if len(shape) != 2 or shape[0] < 1:
         raise CheckpointError(f"{file}: the classifier's weight has the shape {list(shape)}")
     return shape[0]
 
 
-def _architecture_from_shapes(shapes: Mapping[str, Shape], file: Path) -> Architecture:
-    """Which of the published sizes it is; the number of heads shows in no tensor."""
-    embed_dim = shapes.get("pos_embed", (0,))[-1]
-    blocks = sum(bool(re.fullmatch(r"blocks\.\d+\.attn\.qkv\.weight", name)) for name in shapes)
+def _published_size(shapes: Mapping[str, Shape], layout: Layout, file: Path) -> Architecture:
+    """By the tensors alone. The number of heads shows in none of them, so only published sizes are known."""
+    embed_dim = (0, *shapes[_translated("pos_embed", layout.names)])[-1]
+    blocks = sum(name.endswith(".attn.qkv.weight") for name in shapes)
     for model in PUBLISHED.values():
-        architecture = model.architecture
-        if (embed_dim, blocks) == (architecture.embed_dim, sum(architecture.depths)):
-            return replace(architecture, num_classes=_num_classes(shapes, file))
+        if (embed_dim, blocks) == (model.architecture.embed_dim, sum(model.architecture.depths)):
+            return model.architecture
     raise CheckpointError(
         f"{file}: {blocks} blocks with {embed_dim} channels is none of the published sizes",
         f"Put the {CONFIG} of the transformers layout beside it.",
@@ -369,8 +366,8 @@ def expected_shapes(architecture: Architecture) -> dict[str, Shape]:
     return shapes
 
 
-def _check_shapes(shapes: Mapping[str, Shape], architecture: Architecture, file: Path) -> None:
-    expected = expected_shapes(architecture)
+def _check_shapes(shapes: Mapping[str, Shape], layout: Layout, architecture: Architecture, file: Path) -> None:
+    expected = {layout.name(name, architecture): shape for name, shape in expected_shapes(architecture).items()}
     problems = [f"{name} is missing" for name in expected if name not in shapes]
     problems += [f"{name} is left over" for name in shapes if name not in expected]
     problems += [
@@ -436,7 +433,9 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on old pickle protocols
+            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"{file} is refused: it is damaged, or holds more than tensors ({str(error).splitlines()[0]})",

@@ -127,7 +127,7 @@ def _download(repository: str, filename: str, force: bool, progress: Progress | 
 
 
 def _explained(repository: str, filename: str, error: Exception) -> CheckpointError:
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
     if isinstance(error, GatedRepoError):
         return CheckpointError(
@@ -139,7 +139,7 @@ def _explained(repository: str, filename: str, error: Exception) -> CheckpointEr
             f"the Hub ({constants.ENDPOINT}) has no repository {repository}, or keeps it private",
             "Check its name. For a private one, set HF_TOKEN.",
         )
-    if isinstance(error, EntryNotFoundError):
+    if isinstance(error, RemoteEntryNotFoundError):
         return CheckpointError(f"{repository} has no {filename}: it is no Hiera in the transformers layout")
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return CheckpointError(

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hiera_cli.architecture import Architecture
-from hiera_cli.checkpoints import CONFIG, DEMO_FOLDER, WEIGHTS, to_transformers
+from hiera_cli.checkpoints import CONFIG, DEMO_FOLDER, TRANSFORMERS, WEIGHTS
 from hiera_cli.images import preprocess, rgb
 from hiera_cli.labels import imagenet_labels
 from hiera_cli.model import Hiera
@@ -104,7 +104,7 @@ def make(samples: Path) -> Hiera:
 def save(model: Hiera, folder: Path) -> None:
     """Write config.json and model.safetensors, as transformers would."""
     tensors = {
-        to_transformers(name, ARCHITECTURE): tensor.half().contiguous() for name, tensor in model.state_dict().items()
+        TRANSFORMERS.name(name, ARCHITECTURE): tensor.half().contiguous() for name, tensor in model.state_dict().items()
     }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)

@@ -1,0 +1,138 @@
+"""Fixtures: the program as a user runs it, a Hub on this machine, checkpoints whose right answers are known."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "sample_images"
+
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+Hiera = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def samples() -> dict[Path, int]:
+    """The sample images and their true classes."""
+    from hiera_cli.demo.make import TRUE_LABELS
+
+    return {SAMPLES / name: index for name, index in TRUE_LABELS.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, samples: dict[Path, int]) -> Path:
+    """Hiera-Tiny in the published layout, right on the sample images: a root with the repository's name below it."""
+    from checkpoint_maker import save, tiny_model
+
+    root = tmp_path_factory.mktemp("hub")
+    save(tiny_model(samples), root / "facebook" / "hiera-tiny-224-in1k-hf")
+    return root / "facebook" / "hiera-tiny-224-in1k-hf"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A clean environment: an empty cache, and a Hub that is not there."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HIERA_", "HUGGING"))}
+    return {
+        **kept,
+        "HOME": str(tmp_path / "home"),
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONWARNINGS": "default",
+        "COLUMNS": "100",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+
+
+@pytest.fixture
+def hiera(tmp_path: Path, environment: dict[str, str]) -> Hiera:
+    """Run `hiera` in a process of its own, in an empty folder. stdin is empty unless given."""
+
+    def run(
+        *arguments: str | Path,
+        input: str | bytes | None = None,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "hiera_cli", *map(os.fspath, arguments)],
+            input=input.encode() if isinstance(input, str) else input or b"",
+            capture_output=True,
+            env={**environment, **(env or {})},
+            cwd=cwd or tmp_path,
+            timeout=timeout,
+        )
+        return subprocess.CompletedProcess(
+            done.args,
+            done.returncode,
+            done.stdout.decode("utf-8", "surrogateescape"),
+            done.stderr.decode("utf-8", "surrogateescape"),
+        )
+
+    return run
+
+
+@pytest.fixture
+def hub(tiny_folder: Path, environment: dict[str, str]) -> Iterator[object]:
+    """A Hub that has facebook/hiera-tiny-224-in1k-hf, which `hiera` is pointed to."""
+    from hub_server import Hub
+
+    server = Hub(tiny_folder.parent.parent)
+    environment["HF_ENDPOINT"] = server.url
+    yield server
+    server.close()
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a call of the program ended, and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+    def records(self) -> list[dict[str, Any]]:
+        """Its output, one JSON record a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> Call:
+    """Run `hiera` in this process: quick, for what needs no process of its own (stdin, signals, imports)."""
+    from hiera_cli.cli import main
+
+    for name in [name for name in os.environ if name.startswith("HIERA_")]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["hiera", *map(os.fspath, arguments)])
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfdbinary.readouterr()
+        status = ended.value.code
+        assert isinstance(status, int)
+        return Done(status, out.decode("utf-8", "surrogateescape"), err.decode("utf-8", "surrogateescape"))
+
+    return run

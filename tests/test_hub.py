@@ -1,0 +1,216 @@
+"""Weights from the Hub: found in the cache without a request, else downloaded, verified, or explained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import SAMPLES, Hiera
+from hub_server import Hub
+
+REPOSITORY = "facebook/hiera-tiny-224-in1k-hf"
+CAT = SAMPLES / "cat.jpg"
+
+
+def labels(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    return [record["predictions"][0]["label"] for record in json.loads(done.stdout)]
+
+
+def blob_folder(environment: dict[str, str]) -> Path:
+    return Path(environment["HF_HOME"]) / "hub" / f"models--{REPOSITORY.replace('/', '--')}" / "blobs"
+
+
+def test_from_nothing_cached_to_a_label_and_again_with_the_hub_gone(hub: Hub, hiera: Hiera) -> None:
+    first = hiera("classify", CAT, "--json")
+    assert labels(first) == ["tabby, tabby cat"]
+    assert (
+        "hiera: downloading model.safetensors of facebook/hiera-tiny-224-in1k-hf, 111.7 MB; "
+        "licence: CC BY-NC 4.0 (non-commercial use)\n"
+    ) in first.stderr
+    assert any("model.safetensors" in request for request in hub.requests)
+    hub.requests.clear()
+    assert labels(hiera("classify", CAT, "--json")) == ["tabby, tabby cat"]
+    assert hub.requests == []
+    hub.close()
+    again = hiera("classify", CAT, "--json")
+    assert labels(again) == ["tabby, tabby cat"]
+    assert again.stderr == f"hiera: {REPOSITORY} on cpu ({os.cpu_count()} threads), fp32\n"
+
+
+def test_the_cache_is_the_ordinary_one(hub: Hub, environment: dict[str, str]) -> None:
+    """What huggingface_hub fetched is found, and the other way round."""
+    code = (
+        "from huggingface_hub import hf_hub_download, try_to_load_from_cache; from hiera_cli import hub\n"
+        f"name = {REPOSITORY!r}\n"
+        "assert hub.cached(name, ['config.json']) is None\n"
+        "file = hf_hub_download(name, 'config.json')\n"
+        "assert [str(each) for each in hub.cached(name, ['config.json'])] == [file]\n"
+        "assert hub.cached(name, ['config.json', 'model.safetensors']) is None\n"
+        "hub.fetch(name, ['config.json', 'model.safetensors'])\n"
+        "for each in ('config.json', 'model.safetensors'):\n"
+        "    assert [str(path) for path in hub.cached(name, [each])] == [try_to_load_from_cache(name, each)]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_network_and_weights_it_says_what_was_tried_and_what_to_do(hiera: Hiera) -> None:
+    done = hiera("classify", CAT, timeout=30)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    first, *ways = done.stderr.splitlines()
+    assert first.startswith(f"hiera: error: cannot download config.json of {REPOSITORY} from http://127.0.0.1:9: ")
+    assert ways == [
+        "  On a machine with a network: hiera download tiny --to DIR; then here: hiera classify -m DIR …",
+        "  Behind a proxy or a mirror: set HTTPS_PROXY or HF_ENDPOINT (if a transfer hangs: HF_HUB_DISABLE_XET=1).",
+        "  To try the program without weights: -m demo (it knows the sample images alone).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "why"), [(["--offline"], {}, "--offline"), ([], {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE")]
+)
+def test_offline_makes_no_request(hub: Hub, hiera: Hiera, arguments: list[str], env: dict[str, str], why: str) -> None:
+    done = hiera("classify", CAT, *arguments, env=env)
+    assert done.returncode == 2
+    assert f"the weights of {REPOSITORY} are not on this machine" in done.stderr
+    assert f"{why} forbids a download" in done.stderr
+    assert hub.requests == []
+
+
+def test_a_broken_line_is_taken_up_again(hub: Hub, hiera: Hiera) -> None:
+    hub.break_off_at = 40_000_000
+    hub.unavailable = 1
+    assert labels(hiera("classify", CAT, "--json", "-q")) == ["tabby, tabby cat"]
+
+
+def test_an_altered_file_is_refused_and_not_kept(hub: Hub, hiera: Hiera, environment: dict[str, str]) -> None:
+    hub.altered = True
+    done = hiera("classify", CAT, "--json")
+    assert done.returncode == 2
+    assert f"model.safetensors of {REPOSITORY} arrived altered" in done.stderr
+    assert all(file.stat().st_size < 1_000_000 for file in blob_folder(environment).iterdir())
+    hub.altered = False
+    assert labels(hiera("classify", CAT, "--json")) == ["tabby, tabby cat"]
+
+
+def test_a_process_killed_in_a_download_leaves_nothing_that_is_used(
+    hub: Hub, hiera: Hiera, environment: dict[str, str]
+) -> None:
+    hub.stall = 60
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hiera_cli", "classify", CAT], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while not any("GET /stored" in request for request in hub.requests):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert process.stderr is not None
+    process.stderr.close()
+    hub.stall = 0
+    assert labels(hiera("classify", CAT, "--json")) == ["tabby, tabby cat"]
+
+
+def test_two_that_start_at_once_on_an_empty_cache_both_end_well(hub: Hub, environment: dict[str, str]) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "hiera_cli", "classify", CAT, "--json", "-q"],
+            env=environment,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert json.loads(out)[0]["predictions"][0]["label"] == "tabby, tabby cat"
+
+
+def truncate(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip_header(file: Path) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(30)
+        stream.write(b"\xff")
+
+
+def replace_with_text(file: Path) -> None:
+    file.write_text("<html>login</html>")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_header, replace_with_text])
+def test_damaged_cached_weights_are_recognised_with_the_command_that_mends_them(
+    hub: Hub, hiera: Hiera, environment: dict[str, str], damage: Callable[[Path], None]
+) -> None:
+    assert hiera("download", "-q").returncode == 0
+    largest = max(blob_folder(environment).iterdir(), key=lambda file: file.stat().st_size)
+    damage(largest)
+    done = hiera("classify", CAT)
+    assert done.returncode == 2
+    assert "model.safetensors" in done.stderr
+    command = f"hiera download --force {REPOSITORY}"
+    assert command in done.stderr
+    assert hiera(*command.split()[1:], "-q").returncode == 0
+    assert labels(hiera("classify", CAT, "--json")) == ["tabby, tabby cat"]
+
+
+def test_download_to_a_folder_to_carry(hub: Hub, hiera: Hiera, tmp_path: Path, tiny_folder: Path) -> None:
+    done = hiera("download", "tiny", "--to", "carry")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "tiny\tcarry\n"
+    assert sorted(file.name for file in (tmp_path / "carry").iterdir()) == ["config.json", "model.safetensors"]
+    digest = [hashlib.sha256((each / "model.safetensors").read_bytes()) for each in (tmp_path / "carry", tiny_folder)]
+    assert digest[0].digest() == digest[1].digest()
+    hub.close()
+    shutil.rmtree(tmp_path / "hf")
+    assert labels(hiera("classify", "-m", "carry", CAT, "--json")) == ["tabby, tabby cat"]
+
+
+def test_download_says_what_is_here_already(hub: Hub, hiera: Hiera) -> None:
+    first = json.loads(hiera("download", "--json").stdout)
+    assert [(entry["name"], entry["repository"], entry["downloaded"]) for entry in first] == [
+        ("tiny", REPOSITORY, True)
+    ]
+    hub.requests.clear()
+    again = hiera("download", "--json")
+    assert json.loads(again.stdout)[0]["downloaded"] is False
+    assert again.stderr == "hiera: tiny is on this machine already\n"
+    assert hub.requests == []
+
+
+def test_models_and_info_know_what_is_cached(hub: Hub, hiera: Hiera) -> None:
+    here = {row["name"]: row["on_this_machine"] for row in json.loads(hiera("models", "--json").stdout)}
+    assert here == {name: name == "demo" for name in here}
+    assert "no weights yet" in hiera("info").stdout
+    hiera("download", "-q")
+    here = {row["name"]: row["on_this_machine"] for row in json.loads(hiera("models", "--json").stdout)}
+    assert [name for name in here if here[name]] == ["tiny", "demo"]
+    assert [entry["name"] for entry in json.loads(hiera("info", "--json").stdout)["cached"]] == ["tiny"]
+
+
+def test_any_repository_of_the_hub_is_a_model(hub: Hub, hiera: Hiera, tmp_path: Path, tiny_folder: Path) -> None:
+    own = tiny_folder.parent.parent / "someone" / "pets"
+    if not own.exists():
+        own.parent.mkdir()
+        os.symlink(tiny_folder, own)
+    done = hiera("classify", "-m", "someone/pets", CAT, "--json")
+    assert labels(done) == ["tabby, tabby cat"]
+    assert json.loads(done.stdout)[0]["model"] == "someone/pets"
+    assert "licence: mit" in done.stderr
+
+
+def test_a_repository_that_is_not_there_is_named(hub: Hub, hiera: Hiera) -> None:
+    done = hiera("classify", "-m", "no/such", CAT)
+    assert done.returncode == 2
+    assert "has no repository no/such, or keeps it private" in done.stderr
+    assert "HF_TOKEN" in done.stderr

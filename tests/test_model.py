@@ -1,0 +1,127 @@
+"""The network itself: the same logits as the reference implementation, and each of its ideas against a naive form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from checkpoint_maker import SMALL, reference_model
+
+from hiera_cli.architecture import GRID, PUBLISHED, Architecture
+from hiera_cli.checkpoints import TRANSFORMERS, expected_shapes
+from hiera_cli.model import Attention, Hiera, max_pool, unroll
+
+
+def ours(reference: torch.nn.Module, architecture: Architecture) -> Hiera:
+    with torch.device("meta"):
+        model = Hiera(architecture)
+    tensors = reference.state_dict()
+    model.load_state_dict(
+        {name: tensors[TRANSFORMERS.name(name, architecture)] for name in model.state_dict()}, assign=True
+    )
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "huge" else name for name in PUBLISHED]
+)
+def test_logits_equal_the_reference_for_every_published_size(name: str) -> None:
+    architecture = PUBLISHED[name].architecture
+    reference = reference_model(architecture)
+    model = ours(reference, architecture)
+    for batch in (1, 5):
+        pixels = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(batch))
+        with torch.inference_mode():
+            expected, got = reference(pixels).logits, model(pixels)
+        spread = (expected.max() - expected.min()).item()
+        assert spread > 1
+        assert got.shape == (batch, 1000)
+        assert (got - expected).abs().max().item() <= 1e-5 * spread
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_table_of_published_models_is_true_of_the_module(name: str) -> None:
+    with torch.device("meta"):
+        state = Hiera(PUBLISHED[name].architecture).state_dict()
+    assert sum(tensor.numel() for tensor in state.values()) == PUBLISHED[name].parameters
+    assert {key: tuple(tensor.shape) for key, tensor in state.items()} == expected_shapes(PUBLISHED[name].architecture)
+
+
+def test_bf16_keeps_the_order_of_confident_answers() -> None:
+    reference = reference_model(SMALL)
+    model = ours(reference, SMALL)
+    pixels = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        full = model(pixels)
+        half = model.to_precision(torch.bfloat16)(pixels.bfloat16())
+    assert half.dtype == torch.float32
+    assert model.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
+    assert model.head.fc.weight.dtype == torch.float32
+    assert torch.equal(half.argmax(1), full.argmax(1))
+    assert (half - full).abs().max() < 0.05 * (full.max() - full.min())
+
+
+def grid_of_positions() -> torch.Tensor:
+    """(1, GRID, GRID, 2): each token's own row and column."""
+    rows, columns = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
+    return torch.stack([rows, columns], -1)[None].float()
+
+
+def test_unrolled_order_has_mask_units_as_contiguous_runs() -> None:
+    tokens = unroll(grid_of_positions())[0]  # (3136, 2)
+    units = tokens.view(49, 64, 2)
+    for index, unit in enumerate(units):
+        row, column = divmod(index, 7)
+        expected = {(r, c) for r in range(row * 8, row * 8 + 8) for c in range(column * 8, column * 8 + 8)}
+        assert {(int(r), int(c)) for r, c in unit} == expected
+
+
+def test_query_pooling_three_times_is_max_pooling_of_the_grid() -> None:
+    grid = torch.randn(2, GRID, GRID, 3, generator=torch.Generator().manual_seed(0))
+    pooled, unit_tokens = unroll(grid), 64
+    naive = grid.permute(0, 3, 1, 2)
+    for _ in range(3):
+        pooled, naive = max_pool(pooled, 1, unit_tokens), F.max_pool2d(naive, 2)
+        unit_tokens //= 4
+    assert unit_tokens == 1  # one token a mask unit: back in rows and columns
+    assert torch.equal(pooled, naive.permute(0, 2, 3, 1).reshape(2, 49, 3))
+
+
+def naive_attention(attention: Attention, x: torch.Tensor) -> torch.Tensor:
+    """One group of tokens, one image, head by head, in the words of the paper."""
+    dim = attention.proj.in_features
+    size = dim // attention.num_heads
+    q, k, v = attention.qkv(x).split(dim, dim=-1)
+    if attention.pool:
+        units = q.view(-1, 4, attention.unit_tokens // 4, dim)
+        q = torch.stack([unit.max(0).values for unit in units]).flatten(0, 1)
+    heads = [slice(head * size, head * size + size) for head in range(attention.num_heads)]
+    return attention.proj(torch.cat([(q[:, h] @ k[:, h].T / size**0.5).softmax(-1) @ v[:, h] for h in heads], dim=-1))
+
+
+@pytest.mark.parametrize("dim_out", [12, 24], ids=["same dims", "query pooling"])
+@pytest.mark.parametrize("within_units", [True, False], ids=["mask units", "global"])
+def test_attention_equals_its_naive_form(dim_out: int, within_units: bool) -> None:
+    torch.manual_seed(0)
+    attention = Attention(12, dim_out, 3, unit_tokens=16, within_units=within_units)
+    x = torch.randn(2, 5 * 16, 12)
+    with torch.inference_mode():
+        got = attention(x)
+        naive = [
+            torch.cat([naive_attention(attention, unit) for unit in image.view(5, 16, 12)])
+            if within_units
+            else naive_attention(attention, image)
+            for image in x
+        ]
+    torch.testing.assert_close(got, torch.stack(naive))
+
+
+def test_mask_unit_attention_sees_nothing_outside_the_unit() -> None:
+    torch.manual_seed(0)
+    attention = Attention(12, 12, 3, unit_tokens=16, within_units=True)
+    x = torch.randn(1, 5 * 16, 12)
+    changed = x.clone()
+    changed[:, 16:32] += 1
+    with torch.inference_mode():
+        difference = (attention(changed) - attention(x)).abs().amax((0, 2)).view(5, 16).amax(1)
+    assert (difference > 0).tolist() == [False, True, False, False, False]
