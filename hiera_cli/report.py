@@ -76,7 +76,7 @@ class Report:
                 return
             self._bar = _progress_bar()
             self._bar.start()
-            self._bar.add_task("", total=None)
+            self._bar.add_task("", total=None, rate="")
         if now - self._refreshed >= REFRESH:
             self._refreshed = now
             rate = self.done / (now - self._started)

@@ -71,7 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(200, {"ETag": f'"{digest}"', **commit}, body)
         digest = hashlib.sha256(body).hexdigest()
         linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(body)), "ETag": f'"{digest}"'}
-        return self._reply(302, {"Location": f"{self.hub.storage_url}/stored/{match[1]}/{match[3]}", **linked, **commit})
+        return self._reply(
+            302, {"Location": f"{self.hub.storage_url}/stored/{match[1]}/{match[3]}", **linked, **commit}
+        )
 
     def _describe(self, repository: str) -> None:
         known = (self.hub.root / repository).is_dir()

@@ -1,0 +1,1 @@
+complete --command hiera --no-files --arguments "(env _HIERA_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) hiera)" --condition "env _HIERA_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) hiera"

@@ -1,0 +1,222 @@
+"""The pipeline: one Result an input, in order, bound to its own path, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import SAMPLES
+from PIL import Image
+
+from hiera_cli import classifier as pipeline
+from hiera_cli import load_classifier
+from hiera_cli.classifier import Classifier, Options, Stream
+from hiera_cli.errors import CheckpointError, UsageError
+from hiera_cli.labels import Label
+from hiera_cli.predictions import Result
+from hiera_cli.sources import Kind, Source
+
+
+class Brightness:
+    """A stand-in engine: says in which of ten steps of brightness an image is. Records the batches that it saw."""
+
+    def __init__(self, batch_size: int = 4) -> None:
+        self.batch_size = batch_size
+        self.batches: list[int] = []
+
+    def describe(self) -> str:
+        return "nowhere"
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        self.batches.append(len(pixels))
+        steps = np.rint((pixels[:, 0].mean((1, 2)) * 0.229 + 0.485) * 255 / 25)
+        return (-np.abs(np.arange(10) - steps[:, None]) * 9).astype(np.float32)
+
+
+def stand_in(engine: object) -> Classifier:
+    labels = tuple(Label(index, None, f"step {index}") for index in range(10))
+    return Classifier(SimpleNamespace(name="stand-in", labels=labels), engine)  # type: ignore[arg-type]
+
+
+def grey(folder: Path, name: str, step: int) -> str:
+    path = folder / name
+    Image.new("L", (8, 8), step * 25).save(path)
+    return str(path)
+
+
+def run(inputs: Iterable[Source | str], engine: Brightness | None = None, **options: object) -> list[Result]:
+    found = (Source(item) if isinstance(item, str) else item for item in inputs)
+    classifier = stand_in(engine or Brightness())
+    return list(Stream(found, lambda: classifier, Options(top_k=1, **options)))  # type: ignore[arg-type]
+
+
+def outcome(result: Result) -> str:
+    return result.error.type if result.error else result.predictions[0].label
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_each_input_gives_one_result_in_order_with_its_own_label(tmp_path: Path, workers: int) -> None:
+    paths = [grey(tmp_path, f"{number}.png", number % 10) for number in range(100)]
+    results = run(paths, workers=workers)
+    assert [result.path for result in results] == paths
+    assert [outcome(result) for result in results] == [f"step {number % 10}" for number in range(100)]
+
+
+BROKEN = [(0,), (3,), (9,), (0, 1, 2, 3), (2, 3, 8, 9), tuple(range(10))]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=str)
+def test_unreadable_files_are_errors_in_their_own_places(tmp_path: Path, broken: tuple[int, ...]) -> None:
+    paths = [grey(tmp_path, f"{number}.png", number) for number in range(10)]
+    for number in broken:
+        Path(paths[number]).write_bytes(b"no image")
+    expected = ["DecodeError" if number in broken else f"step {number}" for number in range(10)]
+    results = run(paths, Brightness(batch_size=2))
+    assert [result.path for result in results] == paths
+    assert [outcome(result) for result in results] == expected
+
+
+def test_nothing_readable_needs_no_model(tmp_path: Path) -> None:
+    def load() -> Classifier:
+        raise AssertionError("the model was loaded")
+
+    results = list(Stream([Source("gone.jpg"), Source(str(tmp_path))], load, Options()))
+    assert [outcome(result) for result in results] == ["NotFoundError", "ReadError"]
+
+
+def test_what_loading_raises_comes_after_the_results_before_it(tmp_path: Path) -> None:
+    def load() -> Classifier:
+        raise CheckpointError("no weights")
+
+    seen = []
+    with pytest.raises(CheckpointError, match="no weights"):
+        for result in Stream([Source("gone.jpg"), Source(grey(tmp_path, "a.png", 1))], load, Options(workers=1)):
+            seen.append(outcome(result))
+    assert seen in ([], ["NotFoundError"])  # what was ready together is not yielded half
+
+
+def test_what_finding_the_inputs_raises_comes_after_the_results_before_it(tmp_path: Path) -> None:
+    def inputs() -> Iterator[Source]:
+        yield Source(grey(tmp_path, "a.png", 1))
+        raise UsageError("the list broke")
+
+    seen = []
+    with pytest.raises(UsageError, match="the list broke"):
+        for result in Stream(inputs(), lambda: stand_in(Brightness()), Options(top_k=1)):
+            seen.append(outcome(result))
+    assert seen == ["step 1"]
+
+
+def test_the_first_result_does_not_wait_for_the_last_input(tmp_path: Path) -> None:
+    seen = threading.Event()
+
+    def inputs() -> Iterator[Source]:
+        yield Source(grey(tmp_path, "a.png", 1))
+        assert seen.wait(10)
+        yield Source(grey(tmp_path, "b.png", 2))
+
+    stream = iter(Stream(inputs(), lambda: stand_in(Brightness()), Options(top_k=1)))
+    assert outcome(next(stream)) == "step 1"
+    seen.set()
+    assert [outcome(result) for result in stream] == ["step 2"]
+
+
+def test_a_slow_input_holds_up_no_other_ones_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    load = pipeline.images.load
+
+    def slow(path: str) -> np.ndarray:
+        if path.endswith("slow.png"):
+            assert release.wait(10)
+        return load(path)
+
+    monkeypatch.setattr(pipeline.images, "load", slow)
+    engine = Brightness()
+    paths = [grey(tmp_path, "slow.png", 0), *(grey(tmp_path, f"{number}.png", 5) for number in range(40))]
+
+    def watch() -> None:
+        while sum(engine.batches) < 40:
+            time.sleep(0.01)
+        release.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    assert [outcome(result) for result in run(paths, engine, workers=2)] == ["step 0", *["step 5"] * 40]
+
+
+def test_inputs_are_taken_only_so_far_ahead(tmp_path: Path) -> None:
+    taken = 0
+
+    def inputs() -> Iterator[Source]:
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield Source(path)
+
+    path = grey(tmp_path, "a.png", 3)
+    workers, batch = 2, 4
+    stream = iter(Stream(inputs(), lambda: stand_in(Brightness(batch)), Options(workers=workers)))
+    look_ahead = pipeline.DEFAULT_BATCH + workers + batch
+    for number in range(1, 50):
+        next(stream)
+        time.sleep(0.002)
+        assert taken <= number + look_ahead + pipeline.DEFAULT_BATCH + 1  # the batch in hand, and the one in next()
+
+
+def test_batches_fill_up_while_the_model_runs(tmp_path: Path) -> None:
+    class Slow(Brightness):
+        def logits(self, pixels: np.ndarray) -> np.ndarray:
+            time.sleep(0.05)
+            return super().logits(pixels)
+
+    engine = Slow(batch_size=4)
+    run([grey(tmp_path, f"{number}.png", 1) for number in range(30)], engine)
+    assert sum(engine.batches) == 30
+    assert max(engine.batches) <= 8
+    assert engine.batches.count(4) >= 4
+
+
+def test_stop_drops_what_is_not_finished_and_keeps_what_is(tmp_path: Path) -> None:
+    paths = [grey(tmp_path, f"{number}.png", number % 10) for number in range(300)]
+    stream = Stream(map(Source, paths), lambda: stand_in(Brightness()), Options(top_k=1))
+    results = []
+    for result in stream:
+        results.append(result)
+        if len(results) == 20:
+            stream.stop()
+    assert 20 <= len(results) < 100
+    assert [result.path for result in results] == paths[: len(results)]
+    assert all(outcome(result) == f"step {number % 10}" for number, result in enumerate(results))
+
+
+def test_an_answer_that_is_no_number_is_an_error_of_that_image_alone(tmp_path: Path) -> None:
+    class Overflowing(Brightness):
+        def logits(self, pixels: np.ndarray) -> np.ndarray:
+            logits = super().logits(pixels)
+            logits[pixels.mean((1, 2, 3)) > 2] = np.inf
+            return logits
+
+    paths = [grey(tmp_path, "a.png", 1), grey(tmp_path, "white.png", 10), grey(tmp_path, "b.png", 2)]
+    assert [outcome(result) for result in run(paths, Overflowing())] == ["step 1", "InferenceError", "step 2"]
+
+
+def test_offline_fetches_no_url() -> None:
+    (result,) = run([Source("http://127.0.0.1:9/cat.jpg", Kind.URL)], offline=True)
+    assert result.error is not None
+    assert result.error.message == "--offline forbids fetching it"
+
+
+def test_the_python_face_labels_files_and_folders() -> None:
+    classifier = load_classifier("demo", device="cpu", precision="fp32")
+    results = list(classifier.classify([SAMPLES / "cat.jpg", str(SAMPLES), "gone.jpg"], top_k=2))
+    names = sorted(path.name for path in SAMPLES.iterdir() if path.suffix != ".md")
+    assert [os.path.basename(result.path) for result in results] == ["cat.jpg", *names, "gone.jpg"]
+    assert [len(result.predictions) for result in results] == [2] * 7 + [0]
+    assert results[0].predictions[0].label == "tabby, tabby cat"
+    assert results[0].model == "demo"
+    assert results[-1].error is not None

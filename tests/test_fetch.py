@@ -1,0 +1,690 @@
+"""URLs → bytes: whatever the server does, each URL ends, in bounded time, as a body or as an error that says why."""
+
+from __future__ import annotations
+
+import email.utils
+import gzip
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from image_server import (
+    Answer,
+    ImageServer,
+    Request,
+    broken_off,
+    dripping_body,
+    dripping_headers,
+    endless,
+    in_turn,
+    reply,
+    stuck,
+)
+
+from hiera_cli import __version__, images
+from hiera_cli.classifier import Classifier, Options, Stream
+from hiera_cli.errors import FetchError, InputError, TooLargeError
+from hiera_cli.fetch import Fetcher, retry_after
+from hiera_cli.labels import Label
+from hiera_cli.limits import Limits
+from hiera_cli.predictions import Result
+from hiera_cli.sources import Kind, Source
+
+MIB = 1 << 20
+PATIENCE = 10.0  # seconds after which a test gives up on what should have happened long ago
+OUT_OF_TIME = "no complete answer within {:g} s (--url-timeout raises it)"
+TOO_LARGE = "the body is over 1 MiB (--max-mib raises it)"
+
+Body = "bytes | InputError"
+
+
+@pytest.fixture
+def server() -> Iterator[ImageServer]:
+    server = ImageServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy, and no name is known."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    getaddrinfo = socket.getaddrinfo
+
+    def numbers_alone(host: Any, *rest: Any, **options: Any) -> Any:
+        if host in ("127.0.0.1", b"127.0.0.1"):
+            return getaddrinfo(host, *rest, **options)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", numbers_alone)
+
+
+class Fetching:
+    """A Fetcher, and what came of the URLs that it was given."""
+
+    def __init__(self, **limits: float) -> None:
+        self.fetcher = Fetcher(Limits(**limits))  # type: ignore[arg-type]
+        self.done: queue.SimpleQueue[tuple[str, bytes | InputError]] = queue.SimpleQueue()
+
+    def submit(self, *urls: str) -> None:
+        for url in urls:
+            self.fetcher.submit(url, lambda body, url=url: self.done.put((url, body)))  # type: ignore[misc]
+
+    def next(self) -> tuple[str, bytes | InputError]:
+        """The next URL to be done, and its body or error."""
+        return self.done.get(timeout=PATIENCE)
+
+
+@pytest.fixture
+def fetching() -> Iterator[Callable[..., Fetching]]:
+    made: list[Fetching] = []
+
+    def make(**limits: float) -> Fetching:
+        made.append(Fetching(**limits))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.fetcher.close()
+
+
+@pytest.fixture
+def fetch(fetching: Callable[..., Fetching]) -> Callable[..., bytes | InputError]:
+    """Fetch one URL, within limits. What `done` was called with."""
+
+    def run(url: str, **limits: float) -> bytes | InputError:
+        one = fetching(**limits)
+        one.submit(url)
+        _, body = one.next()
+        return body
+
+    return run
+
+
+def described(body: bytes | InputError) -> tuple[type, str]:
+    return type(body), str(body)
+
+
+# Bodies
+
+
+def test_the_body_arrives(server: ImageServer, fetch: Callable[..., bytes | InputError]) -> None:
+    body = bytes(range(256)) * 4096
+    assert fetch(server.at(reply(200, body))) == body
+
+
+def test_an_empty_body_arrives(server: ImageServer, fetch: Callable[..., bytes | InputError]) -> None:
+    assert fetch(server.at(reply(200))) == b""
+
+
+def test_a_compressed_body_arrives_unpacked(server: ImageServer, fetch: Callable[..., bytes | InputError]) -> None:
+    body = b"an image" * 1000
+    assert fetch(server.at(reply(200, gzip.compress(body), Content_Encoding="gzip"))) == body
+
+
+def test_the_request_says_who_asks_and_for_what(server: ImageServer, fetch: Callable[..., bytes | InputError]) -> None:
+    fetch(server.at(reply(200)))
+    (request,) = server.requests
+    assert request.headers["User-Agent"] == f"hiera-cli/{__version__}"
+    assert request.headers["Accept"] == "image/*,*/*;q=0.5"
+
+
+def test_several_are_fetched_at_once(server: ImageServer, fetching: Callable[..., Fetching]) -> None:
+    together = threading.Barrier(16)
+
+    def answer(request: Request) -> None:
+        together.wait(PATIENCE)  # nobody is answered before all are in
+        request.reply(200, request.path.encode())
+
+    urls = [server.at(answer) for _ in range(16)]
+    one = fetching(at_once=16, total=PATIENCE)
+    one.submit(*urls)
+    assert dict(one.next() for _ in urls) == {url: url.removeprefix(server.url).encode() for url in urls}
+
+
+def test_no_more_are_fetched_at_once_than_the_limit_says(
+    server: ImageServer, fetching: Callable[..., Fetching]
+) -> None:
+    lock, together = threading.Lock(), threading.Barrier(2)
+    under_way, most = 0, 0
+
+    def answer(request: Request) -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        together.wait(PATIENCE)
+        with lock:
+            under_way -= 1
+        request.reply(200)
+
+    urls = [server.at(answer) for _ in range(10)]
+    one = fetching(at_once=2)
+    one.submit(*urls)
+    assert dict(one.next() for _ in urls) == dict.fromkeys(urls, b"")
+    assert most == 2
+
+
+def test_a_stuck_url_does_not_hold_up_the_others(server: ImageServer, fetching: Callable[..., Fetching]) -> None:
+    one = fetching(at_once=2, total=PATIENCE)
+    urls = [server.at(reply(200, b"an image")) for _ in range(5)]
+    one.submit(server.at(stuck), *urls)
+    assert dict(one.next() for _ in urls) == dict.fromkeys(urls, b"an image")
+    assert one.done.empty()
+
+
+# Statuses
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (204, "the server answered 204 No Content"),
+        (304, "the server answered 304 Not Modified"),
+        (401, "the server answered 401 Unauthorized"),
+        (403, "the server answered 403 Forbidden"),
+        (404, "the server answered 404 Not Found"),
+        (410, "the server answered 410 Gone"),
+        (501, "the server answered 501 Not Implemented"),
+    ],
+)
+def test_any_other_status_than_200_is_an_error_that_names_it_and_is_asked_for_once(
+    server: ImageServer, fetch: Callable[..., bytes | InputError], status: int, said: str
+) -> None:
+    url = server.at(reply(status))
+    assert described(fetch(url)) == (FetchError, said)
+    assert len(server.asked(url)) == 1
+
+
+def test_a_body_that_comes_with_an_error_status_is_not_taken_for_the_image(
+    server: ImageServer, fetch: Callable[..., bytes | InputError]
+) -> None:
+    assert described(fetch(server.at(reply(404, b"an image")))) == (FetchError, "the server answered 404 Not Found")
+
+
+# Attempts
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_busy_server_is_asked_again(
+    server: ImageServer, fetch: Callable[..., bytes | InputError], status: int
+) -> None:
+    url = server.at(in_turn(*[reply(status, Retry_After="0")] * 3, reply(200, b"an image")))
+    assert fetch(url) == b"an image"
+    assert len(server.asked(url)) == 4
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (broken_off, "the server broke off its answer"),
+        (lambda request: None, "the server broke off its answer"),
+        (lambda request: request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-"), "the server broke off its answer"),
+        (lambda request: request.wfile.write(b"SSH-2.0-OpenSSH_9.9\r\n"), "the server broke off its answer"),
+        (reply(503, Retry_After="0"), "the server answered 503 Service Unavailable"),
+    ],
+    ids=["in the body", "before the headers", "in the headers", "no HTTP at all", "503"],
+)
+def test_a_broken_answer_is_tried_again_and_is_an_error_in_the_end(
+    server: ImageServer, fetching: Callable[..., Fetching], broken: Answer, said: str
+) -> None:
+    mended, hopeless = server.at(in_turn(broken, reply(200, b"an image"))), server.at(broken)
+    one = fetching(retries=1)
+    one.submit(mended, hopeless)
+    bodies = dict(one.next() for _ in range(2))
+    assert bodies[mended] == b"an image"
+    assert isinstance(bodies[hopeless], FetchError)
+    assert str(bodies[hopeless]).startswith(said)
+    assert (len(server.asked(mended)), len(server.asked(hopeless))) == (2, 2)
+
+
+def test_without_retries_there_is_one_attempt(server: ImageServer, fetch: Callable[..., bytes | InputError]) -> None:
+    url = server.at(reply(503))
+    expected = (FetchError, "the server answered 503 Service Unavailable")
+    assert described(fetch(url, retries=0)) == expected
+    assert len(server.asked(url)) == 1
+
+
+def test_a_server_is_left_alone_for_as_long_as_it_asks(
+    server: ImageServer, fetch: Callable[..., bytes | InputError]
+) -> None:
+    url = server.at(in_turn(reply(503, Retry_After="1"), reply(200, b"an image")))
+    assert fetch(url) == b"an image"
+    first, second = server.asked(url)
+    assert second.at - first.at >= 0.95  # and 0.5 where it does not ask
+
+
+def test_a_wait_beyond_the_time_limit_is_not_begun_and_the_error_names_the_status(
+    server: ImageServer, fetch: Callable[..., bytes | InputError]
+) -> None:
+    url = server.at(reply(429, Retry_After="3600"))
+    start = time.monotonic()
+    assert described(fetch(url, total=2.0)) == (FetchError, "the server answered 429 Too Many Requests")
+    assert time.monotonic() - start < 1.5
+    assert len(server.asked(url)) == 1
+
+
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        (email.utils.formatdate(NOW + 30, usegmt=True), 30.0),
+        (email.utils.formatdate(NOW - 30, usegmt=True), 0.0),
+        ("Tue, 14 Nov 2023 23:13:30 +0100", 10.0),
+        (None, 0.25),
+        ("", 0.25),
+        (" ", 0.25),
+        ("-5", 0.25),
+        ("1.5", 0.25),
+        ("soon", 0.25),
+        ("²", 0.25),
+        ("Mon, 99 Foo 2023", 0.25),
+        ("Mon, 01 Jan 2024 00:00:00 +999999999999999", 0.25),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date_and_anything_else_counts_as_absent(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, seconds: float
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    assert retry_after(value, default=0.25) == seconds
+
+
+@given(st.text() | st.from_regex(r"\A[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ ([+-]\d+|GMT)\Z"))
+def test_no_retry_after_at_all_raises_or_is_negative(value: str) -> None:
+    assert retry_after(value, default=0.25) >= 0
+
+
+# Time
+
+
+@pytest.mark.parametrize("answer", [stuck, dripping_headers, dripping_body, reply(503, Retry_After="0")])
+def test_the_time_limit_holds_whatever_the_server_does(
+    server: ImageServer, fetch: Callable[..., bytes | InputError], answer: Answer
+) -> None:
+    start = time.monotonic()
+    body = fetch(server.at(answer), total=1.0, retries=10**9)
+    took = time.monotonic() - start
+    assert described(body) == (FetchError, OUT_OF_TIME.format(1))
+    assert 0.9 < took < 2.5
+
+
+def test_the_time_that_a_url_waits_for_its_turn_does_not_count(
+    server: ImageServer, fetching: Callable[..., Fetching]
+) -> None:
+    one = fetching(at_once=1, total=0.5)
+    first, second, third = server.at(stuck), server.at(stuck), server.at(reply(200, b"an image"))
+    one.submit(first, second, third)
+    bodies = [one.next() for _ in range(3)]
+    assert [url for url, _ in bodies] == [first, second, third]
+    assert [str(body) for _, body in bodies[:2]] == [OUT_OF_TIME.format(0.5)] * 2
+    assert bodies[2][1] == b"an image"
+
+
+# Size
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(MIB - 1, None), (MIB, None), (MIB + 1, (TooLargeError, TOO_LARGE))], ids=str
+)
+def test_a_body_up_to_the_limit_is_taken_and_not_a_byte_more(
+    server: ImageServer,
+    fetch: Callable[..., bytes | InputError],
+    size: int,
+    expected: tuple[type, str] | None,
+) -> None:
+    body = fetch(server.at(reply(200, bytes(size))), bytes=MIB)
+    assert body == bytes(size) if expected is None else described(body) == expected
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content_Length": str(1 << 40)}], ids=["no length", "a length"])
+def test_an_endless_body_is_broken_off_at_the_limit(
+    server: ImageServer, fetch: Callable[..., bytes | InputError], headers: dict[str, str]
+) -> None:
+    url = server.at(endless(**headers))
+    assert described(fetch(url, bytes=MIB)) == (TooLargeError, TOO_LARGE)
+    assert len(server.asked(url)) == 1
+
+
+def test_no_more_is_read_than_a_lying_length_says(
+    server: ImageServer, fetch: Callable[..., bytes | InputError]
+) -> None:
+    assert fetch(server.at(endless(Content_Length="5")), bytes=MIB) == bytes(5)
+
+
+def bomb(layers: int) -> bytes:
+    """64 MiB of zeros, packed."""
+    packer = zlib.compressobj(9, wbits=31)
+    packed = b"".join(packer.compress(bytes(MIB)) for _ in range(64)) + packer.flush()
+    for _ in range(layers - 1):
+        packed = gzip.compress(packed)
+    return packed
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_compression_bomb_is_stopped_at_the_limit_and_not_unpacked_first(
+    server: ImageServer, fetch: Callable[..., bytes | InputError], layers: int
+) -> None:
+    url = server.at(reply(200, bomb(layers), Content_Encoding=", ".join(["gzip"] * layers)))
+    tracemalloc.start()
+    try:
+        body = fetch(url, bytes=MIB)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert described(body) == (TooLargeError, TOO_LARGE)
+    assert peak < 16 * MIB
+
+
+def test_a_body_that_can_not_be_unpacked_is_an_error(
+    server: ImageServer, fetch: Callable[..., bytes | InputError]
+) -> None:
+    assert type(fetch(server.at(reply(200, b"no gzip", Content_Encoding="gzip")))) is FetchError
+
+
+# Redirects
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_followed(server: ImageServer, fetch: Callable[..., bytes | InputError], status: int) -> None:
+    end = server.at(reply(200, b"an image"))
+    middle = server.at(reply(status, Location=end.removeprefix(server.url)))
+    assert fetch(server.at(reply(status, b"moved", Location=middle))) == b"an image"
+
+
+def test_a_redirect_that_leads_back_to_itself_is_an_error(
+    server: ImageServer, fetch: Callable[..., bytes | InputError]
+) -> None:
+    url = server.at(lambda request: request.reply(302, Location=request.path))
+    body = fetch(url)
+    assert type(body) is FetchError
+    assert str(body).startswith("too many redirects")
+    assert len(server.asked(url)) == 11
+
+
+@pytest.mark.parametrize("target", ["file://{secret}", "ftp://127.0.0.1/{secret}", "data:image/png;base64,AAAA"])
+def test_a_redirect_away_from_the_web_is_an_error_and_nothing_is_read(
+    server: ImageServer, fetch: Callable[..., bytes | InputError], tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    body = fetch(server.at(reply(302, Location=target.format(secret=tmp_path / "secret"))))
+    assert type(body) is FetchError
+    assert str(body).startswith("only http and https URLs are fetched")
+
+
+@pytest.mark.parametrize("location", ["http://", "http://[", "http://127.0.0.1:99999/", "//\N{SNOWMAN}/", ""])
+def test_a_redirect_to_no_url_at_all_is_an_error(
+    server: ImageServer, fetch: Callable[..., bytes | InputError], location: str
+) -> None:
+    url = server.at(reply(302, Location=location.encode().decode("latin-1")))
+    assert type(fetch(url, retries=0)) is FetchError
+
+
+# What is never fetched
+
+
+def test_a_refused_connection_is_an_error(fetch: Callable[..., bytes | InputError]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    body = fetch(f"http://127.0.0.1:{port}/", retries=1)
+    assert type(body) is FetchError
+    assert str(body).startswith("cannot connect")
+
+
+def test_an_unknown_host_is_an_error(fetch: Callable[..., bytes | InputError]) -> None:
+    expected = (FetchError, f"cannot connect: [Errno {socket.EAI_NONAME}] Name or service not known")
+    assert described(fetch("http://nowhere.invalid/", retries=0)) == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/", "file:///etc/passwd", "s3://bucket/a.jpg", "gopher://127.0.0.1:1/"]
+)
+def test_only_the_web_is_fetched_from(fetch: Callable[..., bytes | InputError], url: str) -> None:
+    body = fetch(url)
+    assert type(body) is FetchError
+    assert str(body).startswith("only http and https URLs are fetched")
+
+
+BAD_URLS = [
+    "http://",
+    "http://[",
+    "http://exa mple/",
+    "http://a..b/",
+    "http:///cat.jpg",
+    "http://?",
+    "http://user:secret@/",
+    "http://\N{CAT}.example/",
+    "http://xn--a/",
+    "http://127.0.0.1:port/",
+    "http://127.0.0.1:99999/",
+    "http://127.0.0.1:-1/",
+    "http://a\nb/",
+    "http://a\0b/",
+    "http://127.0.0.1:1/\udcff.jpg",
+    "http://\udcff/",
+    "http://127.0.0.1:1/" + "a" * 100_000,
+]
+
+
+def test_a_url_that_is_none_is_an_error_and_the_rest_go_on(
+    server: ImageServer, fetching: Callable[..., Fetching]
+) -> None:
+    one = fetching(retries=0)
+    good = server.at(reply(200, b"an image"))
+    one.submit(*BAD_URLS, good)
+    bodies = dict(one.next() for _ in (*BAD_URLS, good))
+    assert {url: type(body) for url, body in bodies.items()} == {**dict.fromkeys(BAD_URLS, FetchError), good: bytes}
+    assert one.done.empty()
+
+
+@pytest.mark.parametrize("url", BAD_URLS, ids=lambda url: ascii(url[:30]))
+def test_the_error_of_a_bad_url_is_one_line_without_the_names_of_our_insides(
+    fetch: Callable[..., bytes | InputError], url: str
+) -> None:
+    said = str(fetch(url, retries=0))
+    assert said.isprintable()
+    assert len(said) < 200
+    assert "TaskGroup" not in said
+
+
+# The end
+
+
+def test_close_returns_at_once_and_lets_go_of_what_is_under_way(server: ImageServer) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/dev/fd"))
+
+    arrived = threading.Semaphore(0)
+
+    def answer(request: Request) -> None:
+        arrived.release()
+        stuck(request)
+
+    threads, before = threading.active_count(), open_files()
+    one = Fetching(at_once=3)
+    one.submit(*[server.at(answer) for _ in range(5)])
+    for _ in range(3):
+        assert arrived.acquire(timeout=PATIENCE)
+    start = time.monotonic()
+    one.fetcher.close()
+    assert time.monotonic() - start < 0.5
+    server.close()  # so that its own ends of the connections are closed, too
+    deadline = time.monotonic() + 2
+    while (threading.active_count() >= threads or open_files() >= before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() < threads  # the server's has ended as well
+    assert open_files() < before
+
+
+def run_script(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=5)
+
+
+BEGINS = """
+import gc, socket, threading, time
+from hiera_cli.fetch import Fetcher
+from hiera_cli.limits import Limits
+
+listener = socket.create_server(("127.0.0.1", 0))
+url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+fetcher = Fetcher(Limits(at_once=2))
+for _ in range(4):
+    fetcher.submit(url, lambda body: None)
+with listener, listener.accept()[0] as connection:
+    connection.recv(1)
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["", "    fetcher.close()", "    fetcher.close(); fetcher.close()", "    fetcher.close(); del fetcher; gc.collect()"],
+    ids=["not closed", "closed", "closed twice", "closed and collected"],
+)  # fmt: skip
+def test_a_program_that_ends_while_fetches_are_under_way_ends_in_silence(end: str) -> None:
+    done = run_script(BEGINS + end)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_program_that_ends_while_a_name_is_looked_up_does_not_wait_for_it() -> None:
+    script = """
+import socket, threading, time
+from hiera_cli.fetch import Fetcher
+from hiera_cli.limits import Limits
+
+asked = threading.Event()
+
+def unanswered(*arguments, **options):
+    asked.set()
+    time.sleep(60)  # a resolver whose servers are down takes about so long, and can't be interrupted
+
+socket.getaddrinfo = unanswered
+fetcher = Fetcher(Limits())
+fetcher.submit("http://nowhere.invalid/", lambda body: None)
+asked.wait()
+fetcher.close()
+"""
+    done = run_script(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# In the pipeline
+
+SAMPLES = [str(path) for path in sorted((Path(__file__).parent.parent / "sample_images").glob("*.jpg"))]
+
+
+class FakeEngine:
+    """Knows the sample images: the first is of class 0, the second of class 1, and so on.
+
+    batches: when each was run, and the classes in it. wanted: images to be run until `all_run` is set.
+    """
+
+    batch_size = 4
+
+    def __init__(self, wanted: int) -> None:
+        self.batches: list[tuple[float, list[int]]] = []
+        self.all_run = threading.Event()
+        self._wanted = wanted
+        self._known = {images.load(path).tobytes(): index for index, path in enumerate(SAMPLES)}
+
+    def logits(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        classes = [self._known[image.tobytes()] for image in pixels]
+        self.batches.append((time.monotonic(), classes))
+        self._wanted -= len(classes)
+        if not self._wanted:
+            self.all_run.set()
+        logits = np.zeros((len(classes), len(SAMPLES)), np.float32)
+        logits[range(len(classes)), classes] = 10
+        return logits
+
+
+def stream(inputs: list[str], engine: FakeEngine, **limits: float) -> Stream:
+    labels = tuple(Label(index, None, os.path.basename(path)) for index, path in enumerate(SAMPLES))
+    fake = SimpleNamespace(engine=engine, labels=labels, checkpoint=SimpleNamespace(name="fake"))
+    found = [Source(path, Kind.URL if "://" in path else Kind.FILE) for path in inputs]
+    return Stream(found, lambda: cast(Classifier, fake), Options(workers=2, limits=Limits(**limits)))  # type: ignore[arg-type]
+
+
+def summary(result: Result) -> tuple[str, str]:
+    """A Result's path and its label, or its error's type and message."""
+    if result.error is not None:
+        return result.path, f"{result.error.type}: {result.error.message}"
+    return result.path, result.predictions[0].label
+
+
+def test_files_behind_a_url_are_labelled_while_it_is_under_way(server: ImageServer) -> None:
+    files = SAMPLES * 8  # more than are ever decoded ahead
+    engine = FakeEngine(wanted=len(files))
+
+    def answer(request: Request) -> None:
+        request.reply(404 if engine.all_run.wait(PATIENCE) else 500)
+
+    slow = server.at(answer)
+    results = [summary(result) for result in stream([slow, *files], engine)]
+    assert results == [
+        (slow, "FetchError: the server answered 404 Not Found"),
+        *((file, os.path.basename(file)) for file in files),
+    ]
+
+
+def test_urls_and_files_come_in_input_order_and_a_stuck_one_ends_as_an_error_record(server: ImageServer) -> None:
+    bodies = {server.at(reply(200, Path(path).read_bytes())): os.path.basename(path) for path in SAMPLES}
+    page, hung, gone = server.at(reply(200, b"<!DOCTYPE html>")), server.at(stuck), server.at(reply(404))
+    inputs = [SAMPLES[0], page, hung, *bodies, gone, *SAMPLES]
+    engine = FakeEngine(wanted=1 + 2 * len(SAMPLES))
+    start = time.monotonic()
+    results = [summary(result) for result in stream(inputs, engine, total=1.5, at_once=2)]
+    took = time.monotonic() - start
+    assert results == [
+        (SAMPLES[0], os.path.basename(SAMPLES[0])),
+        (page, "DecodeError: it is an HTML page, not an image"),
+        (hung, f"FetchError: {OUT_OF_TIME.format(1.5)}"),
+        *bodies.items(),
+        (gone, "FetchError: the server answered 404 Not Found"),
+        *((path, os.path.basename(path)) for path in SAMPLES),
+    ]
+    assert took < 4
+    (request,) = server.asked(hung)
+    assert max(when for when, _ in engine.batches) < request.at + 1.4  # before the stuck one ended
+
+
+def test_leaving_the_iteration_breaks_off_what_is_being_fetched(server: ImageServer) -> None:
+    results = iter(stream([SAMPLES[0], server.at(stuck), *SAMPLES], FakeEngine(wanted=1)))
+    assert summary(next(results)) == (SAMPLES[0], os.path.basename(SAMPLES[0]))
+    start = time.monotonic()
+    results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://127.0.0.1:1"), ("HTTP_PROXY", "no-proxy://x"), ("SSL_CERT_FILE", "/nowhere/at/all.pem")],
+)
+def test_a_web_client_that_can_not_be_set_up_costs_the_urls_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    url = "https://127.0.0.1:1/cat.jpg"
+    inputs = [SAMPLES[0], url, SAMPLES[1]]
+    results = list(stream(inputs, FakeEngine(wanted=2), retries=0))
+    assert [result.path for result in results] == inputs
+    assert [result.error and result.error.type for result in results] == [None, "FetchError", None]

@@ -1,0 +1,950 @@
+"""Files to arrays: the reference's recipe on every kind of picture, and one clean error for everything that is none."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import random
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import EpsImagePlugin, ExifTags, Image, ImageOps, PngImagePlugin, features
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+
+from hiera_cli import images
+from hiera_cli.errors import DecodeError, HieraError, InputError, NotFoundError, ReadError, TooLargeError
+
+FOLDER = Path(__file__).parent.parent / "sample_images"
+SAMPLES = sorted(path for path in FOLDER.iterdir() if path.suffix in (".jpg", ".png"))
+LEVEL = 1 / 255 / 0.224  # one step of 8 bits, after normalisation
+WHITE = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+
+as_the_program_runs = pytest.mark.filterwarnings("ignore")  # it silences Pillow's remarks on odd files
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+
+
+@functools.cache
+def photo(width: int = 301, height: int = 237) -> Image.Image:
+    """A natural picture without any symmetry."""
+    with Image.open(FOLDER / "cat.jpg") as image:
+        return image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def encode(image: Image.Image, format: str, **options: object) -> bytes:
+    Image.init()
+    if format not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {format}")
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def write(path: Path, data: bytes) -> str:
+    path.write_bytes(data)
+    return str(path)
+
+
+def refusal(data: bytes, kind: type[HieraError] = DecodeError) -> str:
+    """The message that these bytes are refused with."""
+    with pytest.raises(kind) as caught:
+        images.decode_bytes(data)
+    return caught.value.message
+
+
+def reference(image: Image.Image) -> np.ndarray:
+    """The array of transformers, set up as the published checkpoints are."""
+    processor = BitImageProcessorPil(
+        size={"shortest_edge": 256},
+        crop_size={"height": 224, "width": 224},
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+        resample=Image.Resampling.BICUBIC,
+    )
+    return np.asarray(processor(ImageOps.exif_transpose(image), return_tensors="np")["pixel_values"][0])
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    assert one.shape == other.shape == (3, 224, 224)
+    return float(np.abs(one - other).max())
+
+
+def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
+    assert one.shape == other.shape == (3, 224, 224)
+    return float(np.abs(one - other).mean())
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+Resizes = list[tuple[tuple[int, int], tuple[int, int]]]
+
+
+@pytest.fixture
+def resizes(monkeypatch: pytest.MonkeyPatch) -> Resizes:
+    """What Pillow is asked to resize, in order: (size of the decoded image, new size)."""
+    seen: Resizes = []
+    resize = Image.Image.resize
+
+    def spy(self: Image.Image, size: tuple[int, int], *arguments: object, **options: object) -> Image.Image:
+        seen.append((self.size, tuple(size)))
+        return resize(self, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    return seen
+
+
+# The recipe
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_sample_images_are_preprocessed_as_by_the_reference(path: Path) -> None:
+    with Image.open(path) as image:
+        expected = reference(image)
+    got = images.load(str(path))
+    assert got.dtype == np.float32
+    assert difference(got, expected) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(257, 999), (999, 257), (300, 300), (224, 224), (256, 256), (255, 257), (225, 224), (1, 1), (2, 3), (100, 37)],
+    ids=str,
+)
+def test_any_size_is_preprocessed_as_by_the_reference(size: tuple[int, int]) -> None:
+    image = noise(*size)
+    assert difference(images.preprocess(image), reference(image)) <= 1e-6
+
+
+@pytest.mark.parametrize("size", [(300, 200), (40, 77)], ids=str)
+def test_grey_is_preprocessed_as_by_the_reference(size: tuple[int, int]) -> None:
+    image = noise(*size).convert("L")
+    assert difference(images.preprocess(image), reference(image)) <= 1e-6
+
+
+def test_the_crop_is_of_the_centre() -> None:
+    image = Image.new("RGB", (512, 256), "black")
+    image.paste("white", (256, 0, 512, 256))
+    got = images.preprocess(image)
+    np.testing.assert_allclose(got[:, 100, 200], WHITE, rtol=1e-6)
+    np.testing.assert_array_equal(got[:, :, :100], got[:, :1, :1].repeat(224, 1).repeat(100, 2))
+    assert got[0, 0, 111] < 0 < got[0, 0, 112]
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_bytes_in_memory_give_the_array_of_the_file(path: Path) -> None:
+    np.testing.assert_array_equal(images.decode_bytes(path.read_bytes()), images.load(str(path)))
+
+
+# EXIF
+
+# How an upright picture is stored under each value of the tag: the inverse of what a viewer does.
+STORED_AS = {
+    1: lambda image: image,
+    2: ImageOps.mirror,
+    3: lambda image: image.rotate(180, expand=True),
+    4: ImageOps.flip,
+    5: lambda image: ImageOps.mirror(image.rotate(-90, expand=True)),
+    6: lambda image: image.rotate(90, expand=True),
+    7: lambda image: ImageOps.mirror(image.rotate(90, expand=True)),
+    8: lambda image: image.rotate(-90, expand=True),
+}
+
+
+def exif(orientation: object) -> Image.Exif:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = orientation
+    return tags
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [("PNG", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})],
+    ids=["PNG", "TIFF", "TIFF by libtiff", "WebP"],
+)
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_every_exif_orientation_gives_the_upright_picture(orientation: int, format: str, options: dict) -> None:
+    image = photo()
+    data = encode(STORED_AS[orientation](image), format, exif=exif(orientation), **options)
+    np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(image))
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+@pytest.mark.parametrize("format", ["JPEG", pytest.param("AVIF", marks=needs_avif)])
+def test_every_exif_orientation_is_applied_to_lossy_formats(format: str, orientation: int) -> None:
+    image = photo()
+    data = encode(STORED_AS[orientation](image), format, exif=exif(orientation), quality=95)
+    assert mean_difference(images.decode_bytes(data), images.preprocess(image)) < 0.1
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_sixteen_bit_pictures_are_turned_upright_too(orientation: int) -> None:
+    grey = photo().convert("L")
+    wide = Image.fromarray(np.asarray(STORED_AS[orientation](grey)).astype(np.uint16) * 257)
+    data = encode(wide, "PNG", exif=exif(orientation))
+    np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(grey))
+
+
+def test_orientation_that_comes_after_the_pixels_of_a_png_is_applied() -> None:
+    image = photo()
+    data = encode(STORED_AS[6](image), "PNG")
+    end = data.index(b"IEND") - 4
+    data = data[:end] + png_chunk(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0")) + data[end:]
+    np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(image))
+
+
+def test_orientation_from_xmp_counts_as_in_the_reference() -> None:
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    data = encode(photo(), "JPEG", xmp=packet)
+    with Image.open(io.BytesIO(data)) as image:
+        assert difference(images.decode_bytes(data), reference(image)) <= 1e-6
+    assert difference(images.decode_bytes(data), images.decode_bytes(encode(photo(), "JPEG"))) > 1
+
+
+def tiff_tag(count: int, value: bytes, kind: int = 3) -> bytes:
+    """EXIF data of one tag, the orientation, as a camera would not write it."""
+    entry = struct.pack("<HHI", ExifTags.Base.Orientation, kind, count) + value.ljust(4, b"\0")
+    return b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + bytes(4)
+
+
+@as_the_program_runs
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"Exif\0\0" + b"\xff" * 40, id="not TIFF"),
+        pytest.param(b"Exif\0\0MM", id="half a header"),
+        pytest.param(b"Exif\0\0II*\0\xff\xff\xff\x7f", id="pointer to nowhere"),
+        pytest.param(b"Exif\0\0II*\0\x08\0\0\0\xff\xff", id="65535 tags and no data"),
+        pytest.param(tiff_tag(1, b"\0\0"), id="0"),
+        pytest.param(tiff_tag(1, b"\x09\0"), id="9"),
+        pytest.param(tiff_tag(1, b"\xff\xff"), id="65535"),
+        pytest.param(tiff_tag(2, b"6\0", kind=2), id="text"),
+        pytest.param(tiff_tag(2**32 - 1, b"\0\0\0\x7f", kind=12), id="four billion values"),
+    ],
+)
+def test_damaged_exif_data_is_ignored(data: bytes, format: str) -> None:
+    with_exif, without = encode(photo(), format, exif=data), encode(photo(), format)
+    assert data.removeprefix(b"Exif\0\0") in with_exif
+    np.testing.assert_array_equal(images.decode_bytes(with_exif), images.decode_bytes(without))
+
+
+@as_the_program_runs
+def test_no_corruption_of_exif_data_loses_the_picture() -> None:
+    draw = random.Random(0)
+    whole = exif(1)
+    whole[ExifTags.Base.Make] = "maker"
+    whole[ExifTags.Base.XResolution] = 72.0
+    whole.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2020:01:01 00:00:00"
+    tags = whole.tobytes()
+    for _ in range(150):
+        damaged = bytearray(tags)
+        for _ in range(draw.randint(1, 8)):
+            damaged[draw.randrange(6, len(tags))] = draw.randrange(256)
+        images.decode_bytes(encode(Image.new("RGB", (20, 30)), "JPEG", exif=bytes(damaged[: draw.randint(7, 200)])))
+
+
+# Modes and formats
+
+
+def test_black_and_white_is_preprocessed_as_its_grey_picture() -> None:
+    image = photo().convert("1")
+    expected = images.preprocess(image.convert("L"))
+    np.testing.assert_array_equal(images.decode_bytes(encode(image, "PNG")), expected)
+    np.testing.assert_array_equal(images.decode_bytes(encode(image, "TIFF", compression="group4")), expected)
+    assert len(np.unique(expected)) > 100  # not nearest neighbour, which is all that Pillow does with mode 1
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")], ids=["PNG", "TIFF II", "TIFF MM"]
+)
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(format: str, dtype: str) -> None:
+    grey = photo().convert("L")
+    finer = np.random.default_rng(0).integers(-128, 129, (grey.height, grey.width))
+    wide = (np.asarray(grey).astype(int) * 257 + finer).clip(0, 65535)
+    data = encode(Image.fromarray(wide.astype(dtype)), format)
+    with Image.open(io.BytesIO(data)) as stored:
+        assert stored.mode.startswith("I;16")
+    if format == "TIFF":
+        assert data.startswith(b"MM" if dtype == ">u2" else b"II")
+    assert difference(images.decode_bytes(data), images.preprocess(grey)) < 1.01 * LEVEL
+
+
+def test_sixteen_bit_colour_is_scaled_and_not_clipped() -> None:
+    image = photo(64, 48)
+    rows = np.asarray(image).astype(">u2") * 257
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", 64, 48, 16, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(lines))
+    got = images.decode_bytes(data + png_chunk(b"IEND", b""))
+    assert difference(got, images.preprocess(image)) < 1.01 * LEVEL
+
+
+def stretched(grey: Image.Image) -> np.ndarray:
+    """The picture's samples, with the darkest at 0 and the lightest at 255."""
+    samples = np.asarray(grey).astype(np.float64)
+    return (samples - samples.min()) * 255 / (samples.max() - samples.min())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda samples: (samples * 257).astype(np.int32), id="int, of 16 bits"),
+        pytest.param(lambda samples: (samples * 8_000_000).astype(np.int32), id="int, wide"),
+        pytest.param(lambda samples: (samples * 100 - 5000).astype(np.int32), id="int, negative"),
+        pytest.param(lambda samples: (samples / 255).astype(np.float32), id="float, up to 1"),
+        pytest.param(lambda samples: samples.astype(np.float32), id="float, up to 255"),
+        pytest.param(lambda samples: (samples * 1e6 - 5e6).astype(np.float32), id="float, wide"),
+    ],
+)
+def test_wide_samples_are_scaled_to_their_range(change: Callable[[np.ndarray], np.ndarray]) -> None:
+    samples = stretched(photo().convert("L"))
+    data = encode(Image.fromarray(change(samples)), "TIFF")
+    with Image.open(io.BytesIO(data)) as stored:
+        assert stored.mode in ("I", "F")
+    expected = images.preprocess(Image.fromarray(np.rint(samples).astype(np.uint8)))
+    assert difference(images.decode_bytes(data), expected) < 1.01 * LEVEL
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.75])
+def test_a_dark_float_picture_is_not_stretched(fraction: float) -> None:
+    grey = Image.fromarray(np.full((30, 30), fraction, np.float32))
+    expected = images.preprocess(Image.new("L", (30, 30), round(255 * fraction)))
+    assert difference(images.decode_bytes(encode(grey, "TIFF")), expected) < 1.01 * LEVEL
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_samples_that_are_no_numbers_are_an_error(value: float) -> None:
+    samples = np.zeros((30, 30), np.float32)
+    samples[3, 4] = value
+    assert "not numbers" in refusal(encode(Image.fromarray(samples), "TIFF"))
+
+
+@pytest.mark.parametrize("value", [0, 7, -7, 70_000], ids=str)
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_wide_samples_of_one_value_are_a_flat_picture(dtype: type, value: int) -> None:
+    got = images.decode_bytes(encode(Image.fromarray(np.full((30, 30), value, dtype)), "TIFF"))
+    assert np.isfinite(got).all()
+    np.testing.assert_array_equal(got, np.broadcast_to(got[:, :1, :1], got.shape))
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "BMP", "TIFF"])
+def test_palettes_are_looked_up(format: str) -> None:
+    image = photo().quantize(64)
+    data = encode(image, format)
+    with Image.open(io.BytesIO(data)) as stored:
+        assert stored.mode == "P"
+    np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(image.convert("RGB")))
+
+
+def half_hidden(hidden: object, mode: str, shown: object) -> Image.Image:
+    """A picture whose left half is `hidden` and whose right half is `shown`."""
+    image = Image.new(mode, (64, 64), hidden)
+    image.paste(shown, (32, 0, 64, 64))
+    return image
+
+
+RED_RIGHT = images.preprocess(half_hidden((255, 255, 255), "RGB", (200, 0, 0)))
+GREY_RIGHT = images.preprocess(half_hidden((255, 255, 255), "RGB", (90, 90, 90)))
+
+
+@pytest.mark.parametrize("hidden", [(0, 255, 0), (0, 0, 0), (17, 99, 250)], ids=str)
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True, "exact": True})],
+    ids=["PNG", "TIFF", "WebP"],
+)
+def test_colours_under_transparent_pixels_do_not_show(hidden: tuple, format: str, options: dict) -> None:
+    data = encode(half_hidden((*hidden, 0), "RGBA", (200, 0, 0, 255)), format, **options)
+    with Image.open(io.BytesIO(data)) as stored:
+        assert stored.getpixel((0, 0)) == (*hidden, 0)
+    np.testing.assert_array_equal(images.decode_bytes(data), RED_RIGHT)
+
+
+@pytest.mark.parametrize("hidden", [0, 128, 255])
+def test_grey_under_transparent_pixels_does_not_show(hidden: int) -> None:
+    data = encode(half_hidden((hidden, 0), "LA", (90, 255)), "PNG")
+    with Image.open(io.BytesIO(data)) as stored:
+        assert stored.mode == "LA"
+    np.testing.assert_array_equal(images.decode_bytes(data), GREY_RIGHT)
+
+
+@pytest.mark.parametrize("alpha", [0, 64, 128, 255])
+def test_alpha_is_composited_on_white(alpha: int) -> None:
+    got = images.decode_bytes(encode(Image.new("RGBA", (30, 30), (100, 0, 200, alpha)), "PNG"))
+    mixed = tuple(round((colour * alpha + 255 * (255 - alpha)) / 255) for colour in (100, 0, 200))
+    assert difference(got, images.preprocess(Image.new("RGB", (30, 30), mixed))) < 1.01 * LEVEL
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF"])
+def test_the_transparent_colour_of_a_palette_becomes_white(format: str) -> None:
+    image = half_hidden(0, "P", 1)
+    image.putpalette([0, 255, 0, 200, 0, 0])
+    data = encode(image, format, transparency=0)
+    np.testing.assert_array_equal(images.decode_bytes(data), RED_RIGHT)
+
+
+def test_half_transparent_colours_of_a_palette_are_composited() -> None:
+    image = half_hidden(0, "P", 1)
+    image.putpalette([0, 255, 0, 200, 0, 0])
+    data = encode(image, "PNG", transparency=b"\x80\xff")
+    expected = images.preprocess(half_hidden((127, 255, 127), "RGB", (200, 0, 0)))
+    assert difference(images.decode_bytes(data), expected) < 1.01 * LEVEL
+
+
+@pytest.mark.parametrize(
+    ("mode", "hidden", "shown", "expected"),
+    [
+        ("RGB", (0, 255, 0), (200, 0, 0), RED_RIGHT),
+        ("L", 7, 90, GREY_RIGHT),
+        ("I;16", 7 * 257, 90 * 257, GREY_RIGHT),
+    ],
+    ids=["colour", "grey", "16-bit grey"],
+)
+def test_the_colour_that_a_png_declares_transparent_becomes_white(
+    mode: str, hidden: object, shown: object, expected: np.ndarray
+) -> None:
+    data = encode(half_hidden(hidden, mode, shown), "PNG", transparency=hidden)
+    assert b"tRNS" in data
+    np.testing.assert_array_equal(images.decode_bytes(data), expected)
+
+
+def test_cmyk_jpeg_has_the_colours_of_its_original() -> None:
+    data = encode(photo().convert("CMYK"), "JPEG", quality=95)
+    with Image.open(io.BytesIO(data)) as stored:
+        assert stored.mode == "CMYK"
+    assert mean_difference(images.decode_bytes(data), images.preprocess(photo())) < 0.1
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "PA", "LA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"])
+def test_every_mode_gives_the_picture(mode: str) -> None:
+    grey = photo().convert("L").convert("RGB")
+    image = grey.convert(mode)
+    assert image.mode == mode
+    tolerance = 0.25 if mode.startswith("P") else 0.02  # Pillow's own palette is coarse
+    assert mean_difference(images.preprocess(image), images.preprocess(grey)) < tolerance
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "tolerance"),
+    [
+        ("BMP", {}, 0),
+        ("PPM", {}, 0),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("WEBP", {"quality": 95}, 0.1),
+        ("JPEG", {"quality": 95}, 0.1),
+        ("JPEG", {"quality": 95, "progressive": True}, 0.1),
+        ("JPEG2000", {}, 0),
+        pytest.param("AVIF", {"quality": 95}, 0.1, marks=needs_avif),
+        ("QOI", {}, 0),
+        ("PCX", {}, 0),
+        ("SGI", {}, 0),
+        ("DDS", {}, 0),
+    ],
+)
+def test_every_format_gives_the_picture_whatever_its_name(
+    tmp_path: Path, format: str, options: dict, tolerance: float
+) -> None:
+    got = images.load(write(tmp_path / "picture.txt", encode(photo(150, 110), format, **options)))
+    assert mean_difference(got, images.preprocess(photo(150, 110))) <= tolerance
+
+
+def test_icon_gives_its_picture() -> None:
+    image = photo(128, 96)
+    np.testing.assert_array_equal(
+        images.decode_bytes(encode(image, "ICO", sizes=[(128, 96)])), images.preprocess(image)
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("GIF", {}),
+        ("WEBP", {"lossless": True}),
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("MPO", {"quality": 95}),
+        pytest.param("AVIF", {"quality": 95}, marks=needs_avif),
+    ],
+    ids=["GIF", "WebP", "APNG", "multi-page TIFF", "MPO", "AVIF"],
+)
+def test_the_first_frame_or_page_stands_for_the_file(format: str, options: dict) -> None:
+    first, *others = (Image.new("RGB", (64, 48), colour) for colour in ("red", "lime", "blue"))
+    data = encode(first, format, save_all=True, append_images=others, **options)
+    with Image.open(io.BytesIO(data)) as stored:
+        assert stored.format == format
+        assert stored.n_frames == 3
+    assert difference(images.decode_bytes(data), images.preprocess(first)) < 4 * LEVEL
+
+
+def isobmff(*brands: bytes) -> bytes:
+    """The start of a HEIC or AVIF file: the major brand, then the compatible ones."""
+    box = b"ftyp" + brands[0] + bytes(4) + b"".join(brands[1:])
+    return struct.pack(">I", len(box) + 4) + box
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(image).save(stream, quality=95, **options)
+    return stream.getvalue()
+
+
+def test_heic_is_read_by_the_plugin() -> None:
+    data = heic(photo())
+    assert data[4:12] == b"ftypheic"
+    assert mean_difference(images.decode_bytes(data), images.preprocess(photo())) < 0.1
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_heic_is_turned_upright_once(orientation: int) -> None:
+    data = heic(STORED_AS[orientation](photo()), exif=exif(orientation).tobytes())
+    assert mean_difference(images.decode_bytes(data), images.preprocess(photo())) < 0.1
+
+
+@as_the_program_runs
+def test_truncated_heic_is_an_error() -> None:
+    data = heic(photo())
+    refusal(data[: len(data) * 6 // 10])
+
+
+@pytest.mark.parametrize("brands", [(b"heic",), (b"heix",), (b"hevc",), (b"mif1", b"mif1", b"heic"), (b"msf1",)])
+def test_heic_without_the_plugin_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brands: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = write(tmp_path / "photo.jpg", isobmff(*brands) + bytes(100))
+    with pytest.raises(DecodeError, match=r"hiera-cli\[heic\]"):
+        images.load(path)
+
+
+@needs_avif
+@pytest.mark.parametrize("plugin", [True, False], ids=["with pillow-heif", "without pillow-heif"])
+def test_avif_under_the_brand_that_it_shares_with_heic_is_read(monkeypatch: pytest.MonkeyPatch, plugin: bool) -> None:
+    if plugin:
+        pytest.importorskip("pillow_heif")
+    else:
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    data = encode(photo(), "AVIF", quality=95)
+    assert b"avif" in data[16:32]  # still among the compatible brands
+    shared = data.replace(b"ftypavif", b"ftypmif1", 1)
+    np.testing.assert_array_equal(images.decode_bytes(shared), images.decode_bytes(data))
+
+
+def test_heic_plugin_is_imported_only_when_a_heic_is_met() -> None:
+    code = (
+        "import sys; from hiera_cli import images; images.suffixes(); images.load(sys.argv[1]);"
+        "print('pillow_heif' in sys.modules)"
+    )
+    jpeg = next(path for path in SAMPLES if path.suffix == ".jpg")
+    done = subprocess.run([sys.executable, "-c", code, jpeg], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_suffixes_are_those_of_pictures() -> None:
+    got = images.suffixes()
+    assert got >= {".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".mpo", ".jp2"}
+    assert not got & {".eps", ".ps", ".pdf", ".svg", ".txt", ".tga", ".html", ".mp4", ".wmf", ""}
+    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in got)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 3000), (3000, 1), (1, 16), (1, 17), (17, 1), (2, 5000), (65000, 1)], ids=str
+)
+def test_no_size_makes_a_large_resize(size: tuple[int, int], resizes: Resizes) -> None:
+    got = images.decode_bytes(encode(Image.new("RGB", size, "white"), "PNG"))
+    assert resizes
+    assert max(width * height for _, (width, height) in resizes) <= 256 * 256 * 16
+    np.testing.assert_allclose(got, np.broadcast_to(np.array(WHITE)[:, None, None], got.shape), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 16), (16, 1), (10, 160), (160, 10), (33, 527)], ids=str)
+def test_up_to_a_ratio_of_sixteen_the_array_is_the_reference_exactly(size: tuple[int, int]) -> None:
+    image = noise(*size)
+    assert difference(images.preprocess(image), reference(image)) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(30, 900), (900, 30), (1, 100), (100, 1), (10, 161), (161, 10), (7, 120), (120, 7), (10001, 601), (601, 10001)],
+    ids=str,
+)
+def test_extreme_ratios_give_the_crop_of_the_reference(size: tuple[int, int]) -> None:
+    image = photo(*size)
+    assert difference(images.preprocess(image), reference(image)) < 3 * LEVEL
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)], ids=str)
+def test_an_extreme_ratio_shows_the_middle(size: tuple[int, int]) -> None:
+    image = Image.new("L", size, 0)
+    image.paste(255, tuple(side * 499 // 1000 for side in size) + tuple(-(-side * 501 // 1000) for side in size))
+    np.testing.assert_allclose(images.preprocess(image).mean((1, 2)), WHITE, rtol=1e-6)
+
+
+# Large JPEGs
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded", "tolerance"),
+    [
+        ((2048, 1536), (1024, 768), 0.02),
+        ((1536, 2048), (768, 1024), 0.02),
+        ((1024, 1024), (512, 512), 0.02),
+        ((2048, 2048), (512, 512), 0.02),
+        ((2047, 2047), (1024, 1024), 0.02),
+        ((3001, 1025), (1501, 513), 0.03),  # half a pixel wider than it was
+    ],
+    ids=str,
+)
+def test_large_jpeg_is_decoded_at_a_reduced_scale(
+    size: tuple[int, int], decoded: tuple[int, int], tolerance: float, resizes: Resizes
+) -> None:
+    data = encode(photo(*size), "JPEG", quality=92)
+    with Image.open(io.BytesIO(data)) as whole:
+        expected = images.preprocess(whole)
+    assert resizes.pop()[0] == size
+    resizes.clear()
+    got = images.decode_bytes(data)
+    assert [before for before, _ in resizes] == [decoded]
+    assert min(decoded) >= 512
+    assert mean_difference(got, expected) < tolerance
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_large_jpeg_is_turned_upright(orientation: int, resizes: list[tuple[tuple[int, int], tuple[int, int]]]) -> None:
+    image = photo(2048, 1536)
+    data = encode(STORED_AS[orientation](image), "JPEG", quality=92, exif=exif(orientation))
+    resizes.clear()
+    got = images.decode_bytes(data)
+    assert [before for before, _ in resizes] == [(1024, 768)]
+    assert mean_difference(got, images.preprocess(image)) < 0.05
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_large_grey_and_cmyk_jpegs_are_decoded_at_a_reduced_scale(mode: str, resizes: Resizes) -> None:
+    data = encode(photo(1200, 1100).convert(mode), "JPEG", quality=92)
+    with Image.open(io.BytesIO(data)) as whole:
+        expected = images.preprocess(whole)
+    resizes.clear()
+    got = images.decode_bytes(data)
+    assert [before for before, _ in resizes] == [(600, 550)]
+    assert mean_difference(got, expected) < 0.02
+
+
+@pytest.mark.parametrize("size", [(1000, 1000), (3000, 1000), (1023, 1400)], ids=str)
+def test_jpeg_that_is_not_large_is_decoded_in_full(size: tuple[int, int]) -> None:
+    data = encode(photo(*size), "JPEG")
+    with Image.open(io.BytesIO(data)) as whole:
+        expected = images.preprocess(whole)
+    np.testing.assert_array_equal(images.decode_bytes(data), expected)
+
+
+# Errors: what is there and is no picture
+
+TRUNCATED = [
+    ("JPEG", {}),
+    ("JPEG", {"progressive": True}),
+    ("PNG", {}),
+    ("WEBP", {}),
+    ("WEBP", {"lossless": True}),
+    ("GIF", {}),
+    ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("TIFF", {"compression": "jpeg"}),
+    ("BMP", {}),
+    ("JPEG2000", {}),
+    ("PPM", {}),
+    ("MPO", {}),
+    pytest.param("AVIF", {}, marks=needs_avif),
+]
+
+
+@as_the_program_runs
+@pytest.mark.parametrize(("format", "options"), TRUNCATED)
+@pytest.mark.parametrize("fraction", [0.6, 0.9])
+def test_truncated_image_is_an_error(tmp_path: Path, fraction: float, format: str, options: dict) -> None:
+    data = encode(photo(), format, **options)
+    assert images.decode_bytes(data).shape == (3, 224, 224)
+    with pytest.raises(DecodeError):
+        images.load(write(tmp_path / "half", data[: int(fraction * len(data))]))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
+def test_truncated_image_is_called_damaged_or_truncated(format: str) -> None:
+    data = encode(photo(), format)
+    assert refusal(data[: len(data) * 6 // 10]).startswith("damaged or truncated image: ")
+
+
+def test_truncated_large_jpeg_is_an_error_at_a_reduced_scale_too() -> None:
+    data = encode(photo(2048, 1536), "JPEG")
+    refusal(data[: len(data) * 6 // 10])
+
+
+@as_the_program_runs
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "ICO", "PSD", "DDS"])
+def test_a_signature_alone_is_an_error(format: str) -> None:
+    image = Image.new("RGB", (32, 32))
+    data = b"8BPS\0\x01" + bytes(20) if format == "PSD" else encode(image, format)
+    for length in (4, 8, 12, 20):
+        refusal(data[:length])
+
+
+@as_the_program_runs
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "ICO"])
+def test_corrupt_bytes_give_an_array_or_an_input_error(format: str) -> None:
+    draw = random.Random(1)
+    whole = encode(photo(32, 24), format)
+    for _ in range(40):
+        data = bytearray(whole)
+        for _ in range(draw.randint(1, 20)):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        try:
+            message, got = "", images.decode_bytes(bytes(data))
+        except InputError as error:
+            message = error.message
+        else:
+            assert got.shape == (3, 224, 224)
+        assert len(message) < 300
+        assert "\n" not in message
+
+
+def test_empty_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match="empty"):
+        images.load(write(tmp_path / "empty.jpg", b""))
+    with pytest.raises(DecodeError):
+        images.decode_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"This is a shopping list: milk, bread.\n", "not an image"),
+        (b"\x00\x01\x02" * 100, "not an image"),
+        (b"<!DOCTYPE html>\n<html><body>404</body></html>", "HTML"),
+        (b"\n\n  <html><head></head></html>", "HTML"),
+        (b"<HTML>", "HTML"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg" width="9"/>', "SVG"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n", "PDF"),
+    ],
+)
+def test_what_is_no_image_is_named_in_the_message(tmp_path: Path, data: bytes, named: str) -> None:
+    with pytest.raises(DecodeError, match=named) as caught:
+        images.load(write(tmp_path / "picture.jpg", data))
+    assert "damaged" not in caught.value.message
+
+
+POSTSCRIPT = (
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n0 0 10 10 rectfill showpage\n%%Trailer\n%%EOF\n"
+)
+
+
+@pytest.mark.parametrize("name", ["picture.jpg", "picture.eps", "picture.ps"])
+@pytest.mark.parametrize("made", ["by hand", "by Pillow", "with a DOS header"])
+def test_postscript_is_never_handed_to_ghostscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str, name: str
+) -> None:
+    data = POSTSCRIPT if made != "by Pillow" else encode(photo(30, 20), "EPS")
+    if made == "with a DOS header":
+        data = b"\xc5\xd0\xd3\xc6" + struct.pack("<7I", 32, len(data), 0, 0, 0, 0, 0xFFFF) + data
+    path = write(tmp_path / name, data)
+    with Image.open(path) as picture:
+        assert picture.format == "EPS"  # Pillow would
+    started: list[str] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **options: started.append("gs"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **options: started.append("process"))
+    with pytest.raises(DecodeError):
+        images.load(path)
+    assert started == []
+
+
+def test_tga_is_not_taken(tmp_path: Path) -> None:
+    path = write(tmp_path / "picture.tga", encode(photo(30, 20), "TGA"))
+    with Image.open(path) as picture:
+        assert picture.format == "TGA"  # Pillow would, and takes other files' bytes for it
+    with pytest.raises(DecodeError, match="not an image"):
+        images.load(path)
+
+
+# Errors: too large
+
+
+@pytest.fixture
+def limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's limit, put back after the test."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that declares any size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, data) for kind, data in chunks)
+
+
+def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[object] = []
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decoded.append)
+    with pytest.raises(TooLargeError, match="--max-pixels") as caught:
+        images.load(write(tmp_path / "bomb.png", bomb(30_000, 30_000)))
+    assert decoded == []
+    assert "900000000" in caught.value.message
+    assert "178956970" in caught.value.message
+
+
+def test_refusal_of_a_bomb_is_one_sentence() -> None:
+    message = refusal(bomb(30_000, 30_000), TooLargeError)
+    assert not ("exceeds limit" in message and "is over the limit" in message)
+
+
+@as_the_program_runs
+@pytest.mark.usefixtures("limited")
+@pytest.mark.parametrize("side", [1, 3, 100, 101, 300, 301])
+def test_the_limit_is_the_largest_number_of_pixels_that_is_read(side: int) -> None:
+    data = encode(Image.new("RGB", (side, side)), "PNG")
+    images.limit_pixels(side * side)
+    assert images.decode_bytes(data).shape == (3, 224, 224)
+    if side > 1:
+        images.limit_pixels(side * side - 1)
+        assert "--max-pixels" in refusal(data, TooLargeError)
+
+
+@as_the_program_runs
+@pytest.mark.usefixtures("limited")
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "ICO", "JPEG2000", "MPO"])
+def test_the_limit_can_be_lowered_and_raised_again(format: str) -> None:
+    data = encode(photo(200, 100), format, **({"sizes": [(200, 100)]} if format == "ICO" else {}))
+    images.limit_pixels(60_000)
+    assert images.decode_bytes(data).shape == (3, 224, 224)
+    images.limit_pixels(15_000)
+    refusal(data, TooLargeError)
+    images.limit_pixels(60_000)
+    assert images.decode_bytes(data).shape == (3, 224, 224)
+
+
+def test_a_picture_that_does_not_fit_in_memory_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(self: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    assert "memory" in refusal(encode(photo(30, 20), "PNG"), TooLargeError)
+
+
+# Errors: what can't be read
+
+
+def in_time(path: str) -> BaseException:
+    """What `load` raises, at once. Only a broken `load` would block, so the thread is left to itself."""
+    raised: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            images.load(path)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive(), "it blocks"
+    assert raised, "it takes this for an image"
+    return raised[0]
+
+
+def test_missing_file_is_not_found(tmp_path: Path) -> None:
+    write(tmp_path / "file", b"x")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nothing.jpg")
+    for name in ("nothing.jpg", "file/below.jpg", "no folder/cat.jpg", "dangling.jpg"):
+        with pytest.raises(NotFoundError):
+            images.load(str(tmp_path / name))
+    with pytest.raises(NotFoundError):
+        images.load("")
+
+
+def test_a_folder_is_not_read(tmp_path: Path) -> None:
+    error = in_time(str(tmp_path))
+    assert isinstance(error, ReadError)
+    assert "folder" in error.message
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "pipe.jpg")
+    os.mkfifo(path)
+    error = in_time(path)
+    assert isinstance(error, ReadError)
+    assert "pipe" in error.message
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
+def test_a_socket_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path is 100 bytes at most
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+        error = in_time("socket.jpg")
+    assert isinstance(error, ReadError)
+    assert "socket" in error.message
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/dev/tty"])
+def test_a_device_is_not_read(path: str) -> None:
+    if not (os.path.exists(path) and stat.S_ISCHR(os.stat(path).st_mode)):
+        pytest.skip("no such device here")
+    error = in_time(path)
+    assert isinstance(error, ReadError)
+    assert "device" in error.message
+
+
+def test_a_file_of_the_kernel_is_an_input_error() -> None:
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("no /proc here")
+    assert isinstance(in_time("/proc/self/status"), InputError)
+
+
+def test_a_path_with_a_nul_is_an_input_error() -> None:
+    assert isinstance(in_time("cat\0.jpg"), InputError)
+
+
+def test_a_name_that_is_too_long_is_an_input_error(tmp_path: Path) -> None:
+    assert isinstance(in_time(str(tmp_path / ("x" * 5000))), InputError)
+
+
+def test_a_link_to_itself_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    assert isinstance(in_time(str(tmp_path / "loop.jpg")), InputError)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_a_read_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "secret.jpg", encode(photo(30, 20), "JPEG"))
+    os.chmod(path, 0)
+    with pytest.raises(ReadError, match="Permission denied"):
+        images.load(path)
+
+
+def test_a_link_and_a_strange_name_are_followed(tmp_path: Path) -> None:
+    target = tmp_path / "a 'b' [c] \n ü.png"
+    data = encode(photo(), "PNG")
+    target.write_bytes(data)
+    (tmp_path / "link").symlink_to(target)
+    for path in (target, tmp_path / "link"):
+        np.testing.assert_array_equal(images.load(str(path)), images.decode_bytes(data))
