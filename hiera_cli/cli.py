@@ -7,6 +7,7 @@ numpy, Pillow or huggingface_hub.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +48,15 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
+def _print(text: str) -> None:
+    """To stdout, now. A reader that went away has all that it wanted."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
 def _completes(values: tuple[str, ...]) -> Any:
     return lambda incomplete: [value for value in values if value.startswith(incomplete)]
 
@@ -71,7 +81,7 @@ def _checked_precision(value: str) -> str:
 
 def _print_version(value: bool) -> None:
     if value:
-        print(f"hiera {__version__}")
+        _print(f"hiera {__version__}")
         raise typer.Exit
 
 
@@ -243,17 +253,20 @@ def download(
     """Fetch weights ahead of time, into the Hub cache or a folder."""
     from hiera_cli import weights
 
+    def say(message: str) -> None:
+        if not quiet:
+            print(f"hiera: {message}", file=sys.stderr)
+
     names = models or ["tiny"]
     fetched = []
     for name in names:
         folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
-        say = (lambda message: None) if quiet else (lambda message: print(f"hiera: {message}", file=sys.stderr))
         entry = weights.download(name, folder, force=force, say=say)
         fetched.append(entry)
         if not as_json:
-            print(f"{entry['name']}\t{entry['folder']}")
+            _print(f"{entry['name']}\t{entry['folder']}")
     if as_json:
-        print(json.dumps(fetched, indent=2))
+        _print(json.dumps(fetched, indent=2))
 
 
 @app.command()
@@ -263,18 +276,18 @@ def models(as_json: Json = False) -> None:
 
     rows = weights.models()
     if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    print(f"{'NAME':<10} {'PARAMETERS':>10} {'DOWNLOAD':>10} {'TOP-1':>7}  {'HERE':<8}  REPOSITORY")
+        return _print(json.dumps(rows, indent=2))
+    lines = [f"{'NAME':<10} {'PARAMETERS':>10} {'DOWNLOAD':>10} {'TOP-1':>7}  {'HERE':<8}  REPOSITORY"]
     for row in rows:
         accuracy = f"{row['top1']:.1f} %" if row["top1"] is not None else "–"
         size = f"{row['bytes'] / 1e6:,.0f} MB" if row["repository"] else "–"
         here = "built in" if not row["repository"] else "yes" if row["on_this_machine"] else "no"
-        print(
+        lines.append(
             f"{row['name']:<10} {row['parameters'] / 1e6:>8.1f} M {size:>10} {accuracy:>7}  {here:<8}  "
             f"{row['repository'] or 'knows the sample images alone'}"
         )
-    print(f"\nLicence of the weights: {LICENCE}. TOP-1: ImageNet-1K, as published.")
+    lines.append(f"\nLicence of the weights: {LICENCE}. TOP-1: ImageNet-1K, as published.")
+    return _print("\n".join(lines))
 
 
 @app.command()
@@ -292,13 +305,12 @@ def labels(
 
     found = matching(_labels_of(model, offline), query or "")
     if as_json:
-        print(json.dumps([{"index": each.index, "wnid": each.wnid, "label": each.text} for each in found]))
+        _print(json.dumps([{"index": each.index, "wnid": each.wnid, "label": each.text} for each in found]))
+    elif found:
+        _print("\n".join(f"{each.index}\t{each.wnid or '-'}\t{printable(each.text)}" for each in found))
     else:
-        for each in found:
-            print(f"{each.index}\t{each.wnid or '-'}\t{printable(each.text)}")
+        print(f"hiera: no label matches {query!r}", file=sys.stderr)
     if not found:
-        if not as_json:
-            print(f"hiera: no label matches {query!r}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -319,15 +331,18 @@ def info(device: Device = "auto", precision: Precision = "auto", as_json: Json =
 
     facts = weights.info(device, precision)
     if as_json:
-        print(json.dumps(facts, indent=2))
-        return
-    for name, version in facts["versions"].items():
-        print(f"{name:<16} {version}")
-    print(f"\n{'device':<16} {facts['device']} ({facts['device_why']})")
-    print(f"{'precision':<16} {facts['precision']} ({facts['precision_why']})")
-    print(f"{'processors':<16} {facts['processors']}")
-    print(f"\n{'cache':<16} {facts['cache']}")
+        return _print(json.dumps(facts, indent=2))
+    lines = [f"{name:<16} {version}" for name, version in facts["versions"].items()]
+    lines += [
+        "",
+        f"{'device':<16} {facts['device']} ({facts['device_why']})",
+        f"{'precision':<16} {facts['precision']} ({facts['precision_why']})",
+        f"{'processors':<16} {facts['processors']}",
+        "",
+        f"{'cache':<16} {facts['cache']}",
+    ]
     for entry in facts["cached"]:
-        print(f"{'':<16} {entry['name']} ({entry['repository']}, {entry['bytes'] / 1e6:,.0f} MB)")
+        lines.append(f"{'':<16} {entry['name']} ({entry['repository']}, {entry['bytes'] / 1e6:,.0f} MB)")
     if not facts["cached"]:
-        print(f"{'':<16} no weights yet: `hiera download` fetches them")
+        lines.append(f"{'':<16} no weights yet: `hiera download` fetches them")
+    return _print("\n".join(lines))

@@ -45,6 +45,7 @@ class Report:
         self._bar: Progress | None = None
         self._refreshed = 0.0
         self._started = time.monotonic()
+        self._first: float | None = None
 
     @property
     def done(self) -> int:
@@ -67,21 +68,33 @@ class Report:
         self._show_bar()
 
     def _show_bar(self) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now  # rates count from here: loading the model is not the inputs' fault
         if not self._wants_bar:
             return
-        now = time.monotonic()
         if self._bar is None:
             enough = self.total if self.total is not None else self.done + 1
             if enough < BAR_FROM or now - self._started < BAR_AFTER:
                 return
             self._bar = _progress_bar()
+            self._bar.add_task("", total=None, text="")
             self._bar.start()
-            self._bar.add_task("", total=None, rate="")
+        self._bar.update(self._bar.task_ids[0], completed=self.done, total=self.total, text=self._progress(now))
         if now - self._refreshed >= REFRESH:
             self._refreshed = now
-            rate = self.done / (now - self._started)
-            self._bar.update(self._bar.task_ids[0], completed=self.done, total=self.total, rate=f"{rate:.1f}/s")
             self._bar.refresh()
+
+    def _progress(self, now: float) -> str:
+        """Such as `1,204 of 10,000, 14.2/s, 10 min 19 s left`."""
+        assert self._first is not None
+        parts = [f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"]
+        if now - self._first >= BAR_AFTER:
+            rate = self.done / (now - self._first)
+            parts.append(f"{rate:.1f}/s")
+            if self.total is not None:
+                parts.append(f"{duration(max(0, self.total - self.done) / rate)} left")
+        return ", ".join(parts)
 
     @contextmanager
     def above_bar(self) -> Iterator[None]:
@@ -127,13 +140,11 @@ def duration(seconds: float) -> str:
 
 def _progress_bar() -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     return Progress(
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[text]}"),
         console=Console(file=sys.stderr),
         auto_refresh=False,
         transient=True,

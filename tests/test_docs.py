@@ -1,0 +1,69 @@
+"""The README is true: its commands give the output that stands below them, and it leaves no command or option out."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Call
+
+README = (ROOT / "README.md").read_text()
+
+
+def console_commands() -> list[tuple[str, str]]:
+    """Each command of the console blocks with the output below it."""
+    blocks = re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    pairs = [re.split(r"^\$ (.+)\n", block, flags=re.MULTILINE)[1:] for block in blocks]
+    return [(command, output) for block in pairs for command, output in zip(block[::2], block[1::2], strict=True)]
+
+
+RUNNABLE = [
+    (command, output)
+    for command, output in console_commands()
+    if command.startswith(("hiera", "find")) and ("-m demo" in command or " classify" not in command)
+]
+
+
+def numbers_aside(text: str) -> str:
+    """Scores differ in their last digits from processor to processor, and threads in their number."""
+    return re.sub(r"\d+ threads", "N threads", re.sub(r"0\.\d{4,6}", "0.#", text))
+
+
+@pytest.mark.parametrize(("command", "output"), RUNNABLE, ids=[command for command, _ in RUNNABLE])
+def test_a_command_of_the_readme_prints_what_stands_there(
+    command: str, output: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    if "| jq" in command and not shutil.which("jq"):
+        pytest.skip("no jq on this machine")
+    program = tmp_path / "hiera"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hiera_cli "$@"\n')
+    program.chmod(0o755)
+    env = {**environment, "PATH": f"{tmp_path}:{environment['PATH']}", "HIERA_DEVICE": "cpu"}
+    done = subprocess.run(["bash", "-c", f"{command} 2>&1"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert numbers_aside(done.stdout) == numbers_aside(output)
+
+
+def test_most_commands_of_the_readme_are_run() -> None:
+    assert len(RUNNABLE) >= 8
+
+
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    exec(example, {})
+    assert capsys.readouterr().out.splitlines()[0] == "sample_images/cat.jpg tabby, tabby cat"
+
+
+def test_every_command_is_in_the_readme(call: Call) -> None:
+    for command in re.findall(r"^  (\w+) ", call("--help").out.partition("Commands:")[2], re.MULTILINE):
+        assert f"| `hiera {command}" in README
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    (command,) = [command for command, _ in console_commands() if "pytest" in command]
+    assert command == 'pip install -e ".[test]" && pytest'
+    assert f"\n{command} " in (ROOT / ".ci" / "run").read_text()
