@@ -144,7 +144,7 @@ def resolve(model: str, *, offline: bool = False, progress: hub.Progress | None 
     if model == DEMO:
         return replace(from_folder(DEMO_FOLDER), name=DEMO)
     if model in PUBLISHED:
-        return _from_hub(PUBLISHED[model].repository, offline, progress)
+        return _from_hub(record_name(model), offline, progress)
     check_name(model)
     path = Path(model).expanduser()
     if path.is_dir():
@@ -152,6 +152,11 @@ def resolve(model: str, *, offline: bool = False, progress: hub.Progress | None 
     if path.exists():
         return replace(from_file(path), name=model)
     return _from_hub(model, offline, progress)
+
+
+def record_name(model: str) -> str:
+    """What `resolve` calls a model in its records."""
+    return PUBLISHED[model].repository if model in PUBLISHED else model
 
 
 def check_name(model: str) -> None:

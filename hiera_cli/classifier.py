@@ -24,7 +24,7 @@ from hiera_cli.errors import FetchError, InferenceError, InputError, ReadError, 
 from hiera_cli.images import Pixels
 from hiera_cli.labels import Label
 from hiera_cli.limits import Limits
-from hiera_cli.predictions import Failure, Result, predict
+from hiera_cli.predictions import Failure, Result, Stamp, predict, stamp_of
 from hiera_cli.sources import Kind, Source
 
 if TYPE_CHECKING:
@@ -108,17 +108,19 @@ class Options:
 class _Entry:
     """An input on its way. `result` is None until it is known."""
 
-    __slots__ = ("data", "pixels", "result", "source")
+    __slots__ = ("data", "pixels", "result", "source", "stamp")
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.data: bytes | None = None
         self.pixels: Pixels | None = None
+        self.stamp: Stamp | None = None
         self.result: Result | None = None
 
     def fail(self, error: InputError) -> None:
         self.data = self.pixels = None
-        self.result = Result(self.source.path, error=Failure(type(error).__name__, error.message))
+        failure = Failure(type(error).__name__, error.message)
+        self.result = Result(self.source.path, error=failure, stamp=self.stamp)
 
 
 class Stream:
@@ -243,6 +245,8 @@ class Stream:
 
     def _decode(self) -> None:
         while (entry := self._tasks.get()) is not None:
+            if entry.source.kind is Kind.FILE:
+                entry.stamp = stamp_of(entry.source.path)
             try:
                 entry.pixels = _pixels(entry.source, entry.data, self._options.limits)
                 entry.data = None
@@ -263,7 +267,13 @@ class Stream:
             entry.pixels = None
             if np.isfinite(row).all():
                 predictions = predict(row, classifier.labels, options.top_k, options.min_score)
-                entry.result = Result(entry.source.path, classifier.checkpoint.name, predictions)
+                entry.result = Result(
+                    entry.source.path,
+                    classifier.checkpoint.name,
+                    predictions,
+                    precision=classifier.engine.precision,
+                    stamp=entry.stamp,
+                )
             else:
                 entry.fail(InferenceError("the model's answer is no number; --precision fp32 has a wider range"))
 

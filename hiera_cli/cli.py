@@ -165,6 +165,9 @@ def classify(
         typer.Option("-o", "--output", metavar="FILE", help="Write here; the name appears when it is complete."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --output.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished jsonl --output: done files are not done again.")
+    ] = False,
     min_score: Annotated[
         float, typer.Option(metavar="P", min=0, max=1, help="Leave out labels that score under P.")
     ] = 0.0,
@@ -214,6 +217,7 @@ def classify(
         format="json" if as_json else format,
         output=output,
         overwrite=overwrite,
+        resume=resume,
         model=model,
         device=device,
         precision=precision,

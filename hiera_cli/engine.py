@@ -22,9 +22,10 @@ BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}  # larger ones fall out of a CPU
 
 
 class Engine(Protocol):
-    """What the pipeline asks of an engine."""
+    """What the pipeline asks of an engine. batch_size: images to run together. precision: fp32, bf16 or fp16."""
 
     batch_size: int
+    precision: str
 
     def describe(self) -> str:
         """The device and precision in use, for a person."""
@@ -125,6 +126,7 @@ class TorchEngine:
 
     def __init__(self, checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None) -> None:
         self.placement = placement
+        self.precision = placement.precision
         self._device = torch.device(placement.device)
         self._dtype = DTYPES[placement.precision]
         self.batch_size = batch_size or BATCH_SIZES[self._device.type]

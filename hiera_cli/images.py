@@ -12,8 +12,10 @@ the same pixels:
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
+import re
 import stat
 import struct
 from typing import IO
@@ -31,7 +33,7 @@ MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
 
 # A resize to 256 × (256 · ratio) is thrown away but for its middle. Up to this ratio the whole is resized, which gives
-# the reference's very bits; beyond it only the crop is (equal but for single roundings), or 1 × 3000 would take 590 MB.
+# the reference's very bits; beyond it only the crop is (a few levels off at most), or 1 × 3000 would take 590 MB.
 MAX_WHOLE_RATIO = 16
 
 # What a decoder is chosen from, by the file's content and never by its name. Formats that run other programs
@@ -59,6 +61,9 @@ _NORMALISED: NDArray[np.float32] = np.stack(
 ).astype(np.float32)
 
 Pixels = NDArray[np.float32]
+
+PILLOW_WARNS_FROM = 89_478_485  # pixels, its default; it refuses twice as many
+_max_pixels = 2 * PILLOW_WARNS_FROM
 
 
 def suffixes() -> frozenset[str]:
@@ -103,15 +108,18 @@ def _kind_name(mode: int) -> str:
 def decode(stream: IO[bytes]) -> Pixels:
     """Decode and preprocess one image. Returns float32 (3, 224, 224). Raises InputError."""
     try:
-        start = stream.read(32)
+        start = stream.read(64)
         stream.seek(0)
         with _open(stream, start) as image:
+            if image.width * image.height > _max_pixels:
+                raise _too_large(image.width * image.height)
             _draft(image)
             return preprocess(image)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise TooLargeError(f"{str(error).split(',')[0]} is over the limit (--max-pixels raises it)") from error
+        numbers = re.findall(r"\d+", str(error))
+        raise _too_large(int(numbers[0]) if numbers else 0) from error
     except UnidentifiedImageError as error:
         raise DecodeError(_not_an_image(start)) from error
     except MemoryError as error:
@@ -120,13 +128,17 @@ def decode(stream: IO[bytes]) -> Pixels:
         raise DecodeError(f"damaged or truncated image: {_reason(error)}") from error
 
 
+def _too_large(pixels: int) -> TooLargeError:
+    return TooLargeError(f"its {pixels:,} pixels are over the limit of {_max_pixels:,} (--max-pixels raises it)")
+
+
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text[:200] if text and not isinstance(error, (KeyError, struct.error)) else type(error).__name__
 
 
 def _not_an_image(start: bytes) -> str:
-    text = start.lstrip().lower()
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return "it is an HTML page, not an image"
     if text.startswith((b"<svg", b"<?xml")):
@@ -137,7 +149,7 @@ def _not_an_image(start: bytes) -> str:
 
 
 def _open(stream: IO[bytes], start: bytes) -> Image.Image:
-    if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
+    if _is_heic(start):
         try:
             import pillow_heif
         except ImportError as error:
@@ -147,16 +159,24 @@ def _open(stream: IO[bytes], start: bytes) -> Image.Image:
     return Image.open(stream, formats=FORMATS)
 
 
+def _is_heic(start: bytes) -> bool:
+    """By the brands of its first box. AVIF has the same container, and may name HEIF's general brands first."""
+    if start[4:8] != b"ftyp":
+        return False
+    brands = {start[at : at + 4] for at in range(8, min(len(start), int.from_bytes(start[:4], "big")), 4)}
+    return bool(brands & HEIC_BRANDS) and not brands & {b"avif", b"avis"}
+
+
 def _draft(image: Image.Image) -> None:
     """Have a large JPEG decoded at a reduced DCT scale, at least twice the size that it is resized to."""
     if image.format in ("JPEG", "MPO") and min(image.size) >= 4 * RESIZE:
         scale = 2 * RESIZE / min(image.size)
-        image.draft(None, (round(image.width * scale), round(image.height * scale)))
+        image.draft(None, (int(image.width * scale), int(image.height * scale)))
 
 
 def preprocess(image: Image.Image) -> Pixels:
     """An image of any mode and size → float32 (3, 224, 224), normalised, by the recipe in the module's docstring."""
-    pixels = np.asarray(_crop(rgb(upright(image))))  # (224, 224, 3), uint8
+    pixels = _crop(rgb(upright(image)))  # (224, 224, 3)
     return np.stack([_NORMALISED[channel][pixels[..., channel]] for channel in range(3)])
 
 
@@ -174,6 +194,8 @@ def rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB: alpha on white, 16-bit and floating-point samples scaled."""
     if image.mode == "F" or image.mode.startswith("I"):
         image = _eight_bits(image)
+    elif image.mode == "La":  # Pillow takes it to RGBA by way of LA alone
+        image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -181,30 +203,36 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Wide grey samples to 8 bits. 16 bits by their range; others by the range that their values show."""
+    """Wide grey samples to 8 bits. 16 bits by their range; others by the range that their values show.
+
+    A PNG may name one grey that stands for full transparency.
+    """
     samples = np.asarray(image)
     low, high = float(samples.min()), float(samples.max())
-    if image.mode.startswith("I") and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    elif image.mode == "F" and low >= 0 and high <= 255:
-        low, high = 0.0, (1.0 if high <= 1 else 255.0)
+    ranges = {"F": (1.0, 255.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
+    if low >= 0 and high <= ranges[-1]:
+        low, high = 0.0, next(limit for limit in ranges if high <= limit)
     if not np.isfinite([low, high]).all():
         raise DecodeError("it holds samples that are not numbers")
     scaled = (samples.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    grey = Image.fromarray(np.rint(scaled).astype(np.uint8))
+    if isinstance(hidden := image.info.get("transparency"), int):
+        grey.putalpha(Image.fromarray(np.where(samples == hidden, 0, 255).astype(np.uint8)))
+    return grey
 
 
-def _crop(image: Image.Image) -> Image.Image:
+def _crop(image: Image.Image) -> NDArray[np.uint8]:
+    """The middle of the resized image: (224, 224, 3)."""
     short, long = sorted(image.size)
+    new_long = int(RESIZE * long / short)
+    width, height = (RESIZE, new_long) if image.width <= image.height else (new_long, RESIZE)
+    left, top = (width - CROP) // 2, (height - CROP) // 2
     if long <= MAX_WHOLE_RATIO * short:
-        new_long = int(RESIZE * long / short)
-        size = (RESIZE, new_long) if image.width <= image.height else (new_long, RESIZE)
-        left, top = (size[0] - CROP) // 2, (size[1] - CROP) // 2
-        return image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + CROP, top + CROP))
-    side = short * CROP / RESIZE
-    x, y = (image.width - side) / 2, (image.height - side) / 2
-    box = (x, y, x + side, y + side)
-    return image.resize((CROP, CROP), Image.Resampling.BICUBIC, box=box)
+        whole = image.resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(whole)[top : top + CROP, left : left + CROP]
+    x, y = image.width / width, image.height / height
+    box = (left * x, top * y, (left + CROP) * x, (top + CROP) * y)
+    return np.asarray(image.resize((CROP, CROP), Image.Resampling.BICUBIC, box=box))
 
 
 def decode_bytes(data: bytes) -> Pixels:
@@ -215,5 +243,9 @@ def decode_bytes(data: bytes) -> Pixels:
 
 
 def limit_pixels(limit: int) -> None:
-    """Refuse images of more than `limit` pixels before they are decoded. Pillow's own limit, so for all its users."""
-    Image.MAX_IMAGE_PIXELS = limit // 2  # Pillow warns from here on and refuses at twice that
+    """Refuse images of more than `limit` pixels before they are decoded."""
+    global _max_pixels
+    _max_pixels = limit
+    Image.MAX_IMAGE_PIXELS = max(
+        PILLOW_WARNS_FROM, -(-limit // 2)
+    )  # Pillow refuses from twice this on, for all its users

@@ -12,7 +12,8 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, BinaryIO
 
 from hiera_cli.errors import OutputError
 from hiera_cli.predictions import Result
@@ -148,31 +149,60 @@ class OutputFile:
     """A file written under a name beside its own (FILE.part), which it gets when it is complete.
 
     Every write is whole or not at all. A device or a pipe is written as it stands.
+    overwrite: replace what is there. append: go on with what is there.
     Raises OutputError, with the path, where it can't be written.
     """
 
-    def __init__(self, path: str, *, overwrite: bool = False) -> None:
+    def __init__(self, path: str, *, overwrite: bool = False, append: bool = False) -> None:
         self.path = path
         self.part = f"{path}.part"
+        self.size = 0  # bytes, of whole writes
         self._target = os.path.realpath(path)  # a link stays one
+        self._part = f"{self._target}.part"
         try:
             mode = os.stat(self._target).st_mode
         except OSError:
             mode = 0
         if stat.S_ISDIR(mode):
             raise OutputError(f"cannot write {path}: it is a folder")
-        self._is_file = mode == 0 or stat.S_ISREG(mode)
-        if self._is_file and not overwrite:
+        self.is_file = mode == 0 or stat.S_ISREG(mode)
+        if append and not self.is_file:
+            raise OutputError(f"cannot go on with {path}: it is no file")
+        if self.is_file and not overwrite and not append:
             if mode:
-                raise OutputError(f"{path} exists already", "--overwrite replaces it.")
-            if os.path.exists(f"{self._target}.part"):
-                raise OutputError(f"{self.part} exists: an earlier run did not finish", "--overwrite begins anew.")
-        self._size = 0
+                raise OutputError(f"{path} exists already", "--overwrite replaces it; --resume goes on with jsonl.")
+            if os.path.exists(self._part):
+                raise OutputError(
+                    f"{self.part} exists: an earlier run did not finish",
+                    "--resume goes on with jsonl; --overwrite begins anew.",
+                )
+        self._was_complete = append and bool(mode) and not os.path.exists(self._part)
         try:
-            name = f"{self._target}.part" if self._is_file else self._target
-            self._file = open(name, "wb", buffering=0)  # noqa: SIM115
+            if self._was_complete:
+                os.rename(self._target, self._part)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(self._part if self.is_file else self._target, flags, 0o666)
+            self._file = os.fdopen(descriptor, "r+b" if self.is_file else "wb", buffering=0)
+            if self.is_file:
+                self._lock()
+                self.truncate(self._file.seek(0, os.SEEK_END) if append else 0)
+            self._size_found = self.size
         except OSError as error:
             raise self._failed(error) from error
+
+    def _lock(self) -> None:
+        """Two runs that write one file would spoil it."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise OutputError(f"another run is writing {self.path} right now") from error
+        except OSError:  # a file system without locks
+            return
 
     def write(self, text: str) -> None:
         """Write and flush."""
@@ -182,25 +212,48 @@ class OutputFile:
             while written < len(data):
                 written += self._file.write(data[written:]) or 0
         except OSError as error:
-            if self._is_file:  # a torn record would spoil what stands before it
-                self._file.truncate(self._size)
-                self._file.seek(self._size)
+            if self.is_file:  # a torn record would spoil what stands before it
+                self.truncate(self.size)
             raise self._failed(error) from error
-        self._size += len(data)
+        self.size += len(data)
+
+    def truncate(self, size: int) -> None:
+        """Cut off what is behind, and go on from there."""
+        self._file.truncate(size)
+        self._file.seek(size)
+        self.size = size
+
+    def reading(self) -> BinaryIO:
+        """What is written so far, as a stream of its own."""
+        return open(self._part, "rb")
+
+    def rewrite(self, lines: Iterable[bytes]) -> None:
+        """Replace the content, whole or not at all."""
+        ordered = f"{self._part}.ordered"
+        try:
+            with open(ordered, "wb") as stream:
+                stream.writelines(lines)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(ordered, self._part)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(ordered)
+            raise self._failed(error) from error
 
     def close(self, *, complete: bool) -> None:
         """Give it its name if it is complete. What is incomplete stays beside it; nothing at all is removed."""
         try:
-            if self._is_file:
+            if self.is_file:
                 os.fsync(self._file.fileno())
             self._file.close()
-            if self._is_file and complete:
-                os.replace(f"{self._target}.part", self._target)
-            elif self._is_file and not self._size:
-                os.unlink(f"{self._target}.part")
+            if self.is_file and (complete or (self._was_complete and self.size == self._size_found)):
+                os.replace(self._part, self._target)
+            elif self.is_file and not self.size:
+                os.unlink(self._part)
         except OSError as error:
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> OutputError:
-        kept = f"What was written before is in {self.part}" if self._size else ""
+        kept = f"What was written before is in {self.part}" if self.size else ""
         return OutputError(f"cannot write {self.path}: {error.strerror or error}", kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,16 +32,36 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Stamp:
+    """The state of a file, as far as its directory entry tells. size: bytes. mtime_ns: nanoseconds since 1970."""
+
+    size: int
+    mtime_ns: int
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """Of a file as it is now; None if there is none."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return Stamp(state.st_size, state.st_mtime_ns)
+
+
+@dataclass(frozen=True)
 class Result:
     """The one record of one input: its predictions, best first, or its error.
 
-    path: as the user gave it. model: the checkpoint's name, "" for an error.
+    path: as the user gave it. model, precision: what labelled it, "" for an error. stamp: of a file, before it was
+    read.
     """
 
     path: str
     model: str = ""
     predictions: tuple[Prediction, ...] = ()
     error: Failure | None = None
+    precision: str = ""
+    stamp: Stamp | None = None
 
 
 def predict(

@@ -39,6 +39,7 @@ class Report:
     def __init__(self, *, quiet: bool = False, bar: bool = False) -> None:
         self.labelled = 0
         self.failed = 0
+        self.before = 0  # inputs whose record an earlier run wrote
         self.total: int | None = None  # inputs, once they are counted
         self._quiet = quiet
         self._wants_bar = bar
@@ -80,7 +81,9 @@ class Report:
             self._bar = _progress_bar()
             self._bar.add_task("", total=None, text="")
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=self.done, total=self.total, text=self._progress(now))
+        self._bar.update(
+            self._bar.task_ids[0], completed=self.before + self.done, total=self.total, text=self._progress(now)
+        )
         if now - self._refreshed >= REFRESH:
             self._refreshed = now
             self._bar.refresh()
@@ -88,12 +91,13 @@ class Report:
     def _progress(self, now: float) -> str:
         """Such as `1,204 of 10,000, 14.2/s, 10 min 19 s left`."""
         assert self._first is not None
-        parts = [f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"]
+        done = self.before + self.done
+        parts = [f"{done:,}" if self.total is None else f"{done:,} of {self.total:,}"]
         if now - self._first >= BAR_AFTER:
             rate = self.done / (now - self._first)
             parts.append(f"{rate:.1f}/s")
             if self.total is not None:
-                parts.append(f"{duration(max(0, self.total - self.done) / rate)} left")
+                parts.append(f"{duration(max(0, self.total - done) / rate)} left")
         return ", ".join(parts)
 
     @contextmanager
@@ -118,12 +122,14 @@ class Report:
         parts = [f"{self.labelled:,} labelled"]
         if self.failed:
             parts.append(f"{self.failed:,} failed")
+        if self.before:
+            parts.append(f"{self.before:,} done before")
         return ", ".join([*parts, duration(time.monotonic() - self._started)])
 
     @property
     def status(self) -> ExitStatus:
         """Of a run that came to its end."""
-        return ExitStatus.OK if self.labelled and not self.failed else ExitStatus.SOME_FAILED
+        return ExitStatus.OK if self.labelled + self.before and not self.failed else ExitStatus.SOME_FAILED
 
 
 def duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ from hiera_cli import checkpoints, images, sources
 from hiera_cli.classifier import Classifier, Options, Stream, load_classifier
 from hiera_cli.errors import HieraError, OutputError, UsageError
 from hiera_cli.hub import Download
+from hiera_cli.journal import Journal, Settings
 from hiera_cli.output import FORMATS, SUFFIXES, OutputFile, Writer, table
 from hiera_cli.predictions import Result
 from hiera_cli.printable import printable
@@ -34,6 +35,7 @@ class Request:
     format: str | None = None
     output: str | None = None
     overwrite: bool = False
+    resume: bool = False
     model: str = "tiny"
     device: str = "auto"
     precision: str = "auto"
@@ -108,15 +110,32 @@ class _Run:
         self._error: HieraError | None = None
         name = request.format or _default_format(request.output)
         self._writer = _writer(name, request.output)
-        self._sink: Sink = (
-            OutputFile(request.output, overwrite=request.overwrite)
-            if request.output
-            else Stdout(shows_control=name == "table")
-        )
+        self._journal: Journal | None = None
+        self._sink: Sink
+        if request.resume and (request.output is None or name != "jsonl"):
+            raise UsageError(
+                "--resume goes on with a jsonl file only: the other formats can't be taken up in the middle",
+                "Use -o FILE.jsonl; `jq` makes any other format of it.",
+            )
+        if request.resume and request.overwrite:
+            raise UsageError("--resume and --overwrite contradict each other")
+        if request.output is None:
+            self._sink = Stdout(shows_control=name == "table")
+        elif name == "jsonl":
+            settings = Settings(
+                checkpoints.record_name(request.model), request.options.top_k, request.options.min_score
+            )
+            self._sink = self._journal = Journal(
+                request.output, settings, resume=request.resume, overwrite=request.overwrite
+            )
+            self._writer = self._journal.jsonl
+        else:
+            self._sink = OutputFile(request.output, overwrite=request.overwrite)
         self._shares_terminal = not request.output and sys.stdout.isatty()
         bar = sys.stderr.isatty() if request.progress is None else request.progress
         self._report = Report(quiet=request.quiet, bar=bar and not request.quiet)
-        self._stream = Stream(self._sources(self._report.say), self._load, request.options)
+        found = self._sources(self._report.say)
+        self._stream = Stream(self._journal.remaining(found) if self._journal else found, self._load, request.options)
 
     def run(self) -> ExitStatus:
         if self._request.progress is not False and not self._request.quiet and sys.stderr.isatty():
@@ -137,6 +156,8 @@ class _Run:
         """The Results, counted. Ends early, and quietly, when something is wrong: the writer completes its document."""
         try:
             for result in self._stream:
+                if self._journal is not None:
+                    self._report.before = self._journal.done
                 self._report.add(result)
                 yield result
                 if self._error is not None:
@@ -158,15 +179,19 @@ class _Run:
 
     def _conclude(self, interrupted: int) -> ExitStatus:
         report, output = self._report, self._request.output
+        if self._journal is not None:
+            report.before = self._journal.done
         if self._error is not None:
             if report.done:
                 report.say(f"stopped early: {report.summary()}")
             raise self._error
         if interrupted:
             kept = f"; what was done is in {output}.part" if output and report.done else ""
+            if kept and self._journal is not None:
+                kept += ", --resume goes on from there"
             report.say(f"interrupted: {report.summary()}{kept}")
             return ExitStatus.INTERRUPTED if interrupted == signal.SIGINT else ExitStatus.TERMINATED
-        if not report.done:
+        if not report.done and not report.before:
             report.say("nothing to do: no image was found")
         elif report.done > 1 or report.failed or output:
             report.say(report.summary())
@@ -202,6 +227,8 @@ class _Run:
             offline=request.offline,
             progress=None if request.quiet else self._announce,
         )
+        if self._journal is not None:
+            self._journal.check_precision(classifier.engine.precision)
         self._report.say(f"{classifier.checkpoint.name} on {classifier.engine.describe()}")
         if classifier.checkpoint.name == checkpoints.DEMO:
             self._report.say("the demo model knows the sample images and nothing else; `-m tiny` is a real one")

@@ -29,6 +29,7 @@ class Brightness:
     def __init__(self, batch_size: int = 4) -> None:
         self.batch_size = batch_size
         self.batches: list[int] = []
+        self.precision = "fp32"
 
     def describe(self) -> str:
         return "nowhere"

@@ -412,8 +412,7 @@ def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
         environment, "classify", tmp_path, "--follow", "--batch-size", "1", "-o", tmp_path / "o.csv"
     )
     assert status == 0, shown
-    assert re.search(r"\d+/60", shown)
-    assert re.search(r"\d+\.\d/s", shown)
+    assert re.search(r"\d+ of 60, \d+\.\d/s, \d+\.\d s left", shown)
     assert re.search(r"60 labelled, \d+(\.\d)? s\n$", shown)
 
 

@@ -20,8 +20,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from image_server import (
     Answer,
     ImageServer,
@@ -35,6 +33,7 @@ from image_server import (
     stuck,
 )
 
+import hiera_cli.fetch
 from hiera_cli import __version__, images
 from hiera_cli.classifier import Classifier, Options, Stream
 from hiera_cli.errors import FetchError, InputError, TooLargeError
@@ -49,7 +48,7 @@ PATIENCE = 10.0  # seconds after which a test gives up on what should have happe
 OUT_OF_TIME = "no complete answer within {:g} s (--url-timeout raises it)"
 TOO_LARGE = "the body is over 1 MiB (--max-mib raises it)"
 
-Body = "bytes | InputError"
+Body = bytes | InputError  # what `done` is called with
 
 
 @pytest.fixture
@@ -80,13 +79,13 @@ class Fetching:
 
     def __init__(self, **limits: float) -> None:
         self.fetcher = Fetcher(Limits(**limits))  # type: ignore[arg-type]
-        self.done: queue.SimpleQueue[tuple[str, bytes | InputError]] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[tuple[str, Body]] = queue.SimpleQueue()
 
     def submit(self, *urls: str) -> None:
         for url in urls:
             self.fetcher.submit(url, lambda body, url=url: self.done.put((url, body)))  # type: ignore[misc]
 
-    def next(self) -> tuple[str, bytes | InputError]:
+    def next(self) -> tuple[str, Body]:
         """The next URL to be done, and its body or error."""
         return self.done.get(timeout=PATIENCE)
 
@@ -105,10 +104,10 @@ def fetching() -> Iterator[Callable[..., Fetching]]:
 
 
 @pytest.fixture
-def fetch(fetching: Callable[..., Fetching]) -> Callable[..., bytes | InputError]:
+def fetch(fetching: Callable[..., Fetching]) -> Callable[..., Body]:
     """Fetch one URL, within limits. What `done` was called with."""
 
-    def run(url: str, **limits: float) -> bytes | InputError:
+    def run(url: str, **limits: float) -> Body:
         one = fetching(**limits)
         one.submit(url)
         _, body = one.next()
@@ -117,28 +116,28 @@ def fetch(fetching: Callable[..., Fetching]) -> Callable[..., bytes | InputError
     return run
 
 
-def described(body: bytes | InputError) -> tuple[type, str]:
+def described(body: Body) -> tuple[type, str]:
     return type(body), str(body)
 
 
 # Bodies
 
 
-def test_the_body_arrives(server: ImageServer, fetch: Callable[..., bytes | InputError]) -> None:
+def test_the_body_arrives(server: ImageServer, fetch: Callable[..., Body]) -> None:
     body = bytes(range(256)) * 4096
     assert fetch(server.at(reply(200, body))) == body
 
 
-def test_an_empty_body_arrives(server: ImageServer, fetch: Callable[..., bytes | InputError]) -> None:
+def test_an_empty_body_arrives(server: ImageServer, fetch: Callable[..., Body]) -> None:
     assert fetch(server.at(reply(200))) == b""
 
 
-def test_a_compressed_body_arrives_unpacked(server: ImageServer, fetch: Callable[..., bytes | InputError]) -> None:
+def test_a_compressed_body_arrives_unpacked(server: ImageServer, fetch: Callable[..., Body]) -> None:
     body = b"an image" * 1000
     assert fetch(server.at(reply(200, gzip.compress(body), Content_Encoding="gzip"))) == body
 
 
-def test_the_request_says_who_asks_and_for_what(server: ImageServer, fetch: Callable[..., bytes | InputError]) -> None:
+def test_the_request_says_who_asks_and_for_what(server: ImageServer, fetch: Callable[..., Body]) -> None:
     fetch(server.at(reply(200)))
     (request,) = server.requests
     assert request.headers["User-Agent"] == f"hiera-cli/{__version__}"
@@ -205,7 +204,7 @@ def test_a_stuck_url_does_not_hold_up_the_others(server: ImageServer, fetching: 
     ],
 )
 def test_any_other_status_than_200_is_an_error_that_names_it_and_is_asked_for_once(
-    server: ImageServer, fetch: Callable[..., bytes | InputError], status: int, said: str
+    server: ImageServer, fetch: Callable[..., Body], status: int, said: str
 ) -> None:
     url = server.at(reply(status))
     assert described(fetch(url)) == (FetchError, said)
@@ -213,7 +212,7 @@ def test_any_other_status_than_200_is_an_error_that_names_it_and_is_asked_for_on
 
 
 def test_a_body_that_comes_with_an_error_status_is_not_taken_for_the_image(
-    server: ImageServer, fetch: Callable[..., bytes | InputError]
+    server: ImageServer, fetch: Callable[..., Body]
 ) -> None:
     assert described(fetch(server.at(reply(404, b"an image")))) == (FetchError, "the server answered 404 Not Found")
 
@@ -222,9 +221,7 @@ def test_a_body_that_comes_with_an_error_status_is_not_taken_for_the_image(
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_a_busy_server_is_asked_again(
-    server: ImageServer, fetch: Callable[..., bytes | InputError], status: int
-) -> None:
+def test_a_busy_server_is_asked_again(server: ImageServer, fetch: Callable[..., Body], status: int) -> None:
     url = server.at(in_turn(*[reply(status, Retry_After="0")] * 3, reply(200, b"an image")))
     assert fetch(url) == b"an image"
     assert len(server.asked(url)) == 4
@@ -254,16 +251,14 @@ def test_a_broken_answer_is_tried_again_and_is_an_error_in_the_end(
     assert (len(server.asked(mended)), len(server.asked(hopeless))) == (2, 2)
 
 
-def test_without_retries_there_is_one_attempt(server: ImageServer, fetch: Callable[..., bytes | InputError]) -> None:
+def test_without_retries_there_is_one_attempt(server: ImageServer, fetch: Callable[..., Body]) -> None:
     url = server.at(reply(503))
     expected = (FetchError, "the server answered 503 Service Unavailable")
     assert described(fetch(url, retries=0)) == expected
     assert len(server.asked(url)) == 1
 
 
-def test_a_server_is_left_alone_for_as_long_as_it_asks(
-    server: ImageServer, fetch: Callable[..., bytes | InputError]
-) -> None:
+def test_a_server_is_left_alone_for_as_long_as_it_asks(server: ImageServer, fetch: Callable[..., Body]) -> None:
     url = server.at(in_turn(reply(503, Retry_After="1"), reply(200, b"an image")))
     assert fetch(url) == b"an image"
     first, second = server.asked(url)
@@ -271,7 +266,7 @@ def test_a_server_is_left_alone_for_as_long_as_it_asks(
 
 
 def test_a_wait_beyond_the_time_limit_is_not_begun_and_the_error_names_the_status(
-    server: ImageServer, fetch: Callable[..., bytes | InputError]
+    server: ImageServer, fetch: Callable[..., Body]
 ) -> None:
     url = server.at(reply(429, Retry_After="3600"))
     start = time.monotonic()
@@ -310,17 +305,12 @@ def test_retry_after_is_a_number_or_a_date_and_anything_else_counts_as_absent(
     assert retry_after(value, default=0.25) == seconds
 
 
-@given(st.text() | st.from_regex(r"\A[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ ([+-]\d+|GMT)\Z"))
-def test_no_retry_after_at_all_raises_or_is_negative(value: str) -> None:
-    assert retry_after(value, default=0.25) >= 0
-
-
 # Time
 
 
 @pytest.mark.parametrize("answer", [stuck, dripping_headers, dripping_body, reply(503, Retry_After="0")])
 def test_the_time_limit_holds_whatever_the_server_does(
-    server: ImageServer, fetch: Callable[..., bytes | InputError], answer: Answer
+    server: ImageServer, fetch: Callable[..., Body], answer: Answer
 ) -> None:
     start = time.monotonic()
     body = fetch(server.at(answer), total=1.0, retries=10**9)
@@ -349,7 +339,7 @@ def test_the_time_that_a_url_waits_for_its_turn_does_not_count(
 )
 def test_a_body_up_to_the_limit_is_taken_and_not_a_byte_more(
     server: ImageServer,
-    fetch: Callable[..., bytes | InputError],
+    fetch: Callable[..., Body],
     size: int,
     expected: tuple[type, str] | None,
 ) -> None:
@@ -359,16 +349,14 @@ def test_a_body_up_to_the_limit_is_taken_and_not_a_byte_more(
 
 @pytest.mark.parametrize("headers", [{}, {"Content_Length": str(1 << 40)}], ids=["no length", "a length"])
 def test_an_endless_body_is_broken_off_at_the_limit(
-    server: ImageServer, fetch: Callable[..., bytes | InputError], headers: dict[str, str]
+    server: ImageServer, fetch: Callable[..., Body], headers: dict[str, str]
 ) -> None:
     url = server.at(endless(**headers))
     assert described(fetch(url, bytes=MIB)) == (TooLargeError, TOO_LARGE)
     assert len(server.asked(url)) == 1
 
 
-def test_no_more_is_read_than_a_lying_length_says(
-    server: ImageServer, fetch: Callable[..., bytes | InputError]
-) -> None:
+def test_no_more_is_read_than_a_lying_length_says(server: ImageServer, fetch: Callable[..., Body]) -> None:
     assert fetch(server.at(endless(Content_Length="5")), bytes=MIB) == bytes(5)
 
 
@@ -383,7 +371,7 @@ def bomb(layers: int) -> bytes:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_compression_bomb_is_stopped_at_the_limit_and_not_unpacked_first(
-    server: ImageServer, fetch: Callable[..., bytes | InputError], layers: int
+    server: ImageServer, fetch: Callable[..., Body], layers: int
 ) -> None:
     url = server.at(reply(200, bomb(layers), Content_Encoding=", ".join(["gzip"] * layers)))
     tracemalloc.start()
@@ -396,9 +384,7 @@ def test_a_compression_bomb_is_stopped_at_the_limit_and_not_unpacked_first(
     assert peak < 16 * MIB
 
 
-def test_a_body_that_can_not_be_unpacked_is_an_error(
-    server: ImageServer, fetch: Callable[..., bytes | InputError]
-) -> None:
+def test_a_body_that_can_not_be_unpacked_is_an_error(server: ImageServer, fetch: Callable[..., Body]) -> None:
     assert type(fetch(server.at(reply(200, b"no gzip", Content_Encoding="gzip")))) is FetchError
 
 
@@ -406,15 +392,13 @@ def test_a_body_that_can_not_be_unpacked_is_an_error(
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_followed(server: ImageServer, fetch: Callable[..., bytes | InputError], status: int) -> None:
+def test_redirects_are_followed(server: ImageServer, fetch: Callable[..., Body], status: int) -> None:
     end = server.at(reply(200, b"an image"))
     middle = server.at(reply(status, Location=end.removeprefix(server.url)))
     assert fetch(server.at(reply(status, b"moved", Location=middle))) == b"an image"
 
 
-def test_a_redirect_that_leads_back_to_itself_is_an_error(
-    server: ImageServer, fetch: Callable[..., bytes | InputError]
-) -> None:
+def test_a_redirect_that_leads_back_to_itself_is_an_error(server: ImageServer, fetch: Callable[..., Body]) -> None:
     url = server.at(lambda request: request.reply(302, Location=request.path))
     body = fetch(url)
     assert type(body) is FetchError
@@ -422,9 +406,9 @@ def test_a_redirect_that_leads_back_to_itself_is_an_error(
     assert len(server.asked(url)) == 11
 
 
-@pytest.mark.parametrize("target", ["file://{secret}", "ftp://127.0.0.1/{secret}", "data:image/png;base64,AAAA"])
+@pytest.mark.parametrize("target", ["file://{secret}", "ftp://127.0.0.1/{secret}"])
 def test_a_redirect_away_from_the_web_is_an_error_and_nothing_is_read(
-    server: ImageServer, fetch: Callable[..., bytes | InputError], tmp_path: Path, target: str
+    server: ImageServer, fetch: Callable[..., Body], tmp_path: Path, target: str
 ) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     body = fetch(server.at(reply(302, Location=target.format(secret=tmp_path / "secret"))))
@@ -432,9 +416,11 @@ def test_a_redirect_away_from_the_web_is_an_error_and_nothing_is_read(
     assert str(body).startswith("only http and https URLs are fetched")
 
 
-@pytest.mark.parametrize("location", ["http://", "http://[", "http://127.0.0.1:99999/", "//\N{SNOWMAN}/", ""])
+@pytest.mark.parametrize(
+    "location", ["http://", "http://[", "http://127.0.0.1:99999/", "//\N{SNOWMAN}/", "data:image/png;base64,AAAA", ""]
+)
 def test_a_redirect_to_no_url_at_all_is_an_error(
-    server: ImageServer, fetch: Callable[..., bytes | InputError], location: str
+    server: ImageServer, fetch: Callable[..., Body], location: str
 ) -> None:
     url = server.at(reply(302, Location=location.encode().decode("latin-1")))
     assert type(fetch(url, retries=0)) is FetchError
@@ -443,7 +429,7 @@ def test_a_redirect_to_no_url_at_all_is_an_error(
 # What is never fetched
 
 
-def test_a_refused_connection_is_an_error(fetch: Callable[..., bytes | InputError]) -> None:
+def test_a_refused_connection_is_an_error(fetch: Callable[..., Body]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     body = fetch(f"http://127.0.0.1:{port}/", retries=1)
@@ -451,7 +437,7 @@ def test_a_refused_connection_is_an_error(fetch: Callable[..., bytes | InputErro
     assert str(body).startswith("cannot connect")
 
 
-def test_an_unknown_host_is_an_error(fetch: Callable[..., bytes | InputError]) -> None:
+def test_an_unknown_host_is_an_error(fetch: Callable[..., Body]) -> None:
     expected = (FetchError, f"cannot connect: [Errno {socket.EAI_NONAME}] Name or service not known")
     assert described(fetch("http://nowhere.invalid/", retries=0)) == expected
 
@@ -459,7 +445,7 @@ def test_an_unknown_host_is_an_error(fetch: Callable[..., bytes | InputError]) -
 @pytest.mark.parametrize(
     "url", ["ftp://127.0.0.1/", "file:///etc/passwd", "s3://bucket/a.jpg", "gopher://127.0.0.1:1/"]
 )
-def test_only_the_web_is_fetched_from(fetch: Callable[..., bytes | InputError], url: str) -> None:
+def test_only_the_web_is_fetched_from(fetch: Callable[..., Body], url: str) -> None:
     body = fetch(url)
     assert type(body) is FetchError
     assert str(body).startswith("only http and https URLs are fetched")
@@ -499,7 +485,7 @@ def test_a_url_that_is_none_is_an_error_and_the_rest_go_on(
 
 @pytest.mark.parametrize("url", BAD_URLS, ids=lambda url: ascii(url[:30]))
 def test_the_error_of_a_bad_url_is_one_line_without_the_names_of_our_insides(
-    fetch: Callable[..., bytes | InputError], url: str
+    fetch: Callable[..., Body], url: str
 ) -> None:
     said = str(fetch(url, retries=0))
     assert said.isprintable()
@@ -537,11 +523,11 @@ def test_close_returns_at_once_and_lets_go_of_what_is_under_way(server: ImageSer
 
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=5)
+    return subprocess.run([sys.executable, "-W", "default", "-c", script], capture_output=True, text=True, timeout=5)
 
 
 BEGINS = """
-import gc, socket, threading, time
+import gc, socket, time
 from hiera_cli.fetch import Fetcher
 from hiera_cli.limits import Limits
 
@@ -557,11 +543,16 @@ with listener, listener.accept()[0] as connection:
 
 @pytest.mark.parametrize(
     "end",
-    ["", "    fetcher.close()", "    fetcher.close(); fetcher.close()", "    fetcher.close(); del fetcher; gc.collect()"],
-    ids=["not closed", "closed", "closed twice", "closed and collected"],
-)  # fmt: skip
+    [
+        pytest.param("", id="not closed"),
+        pytest.param("fetcher.close()", id="closed"),
+        pytest.param("fetcher.close(); fetcher.close()", id="closed twice"),
+        pytest.param("fetcher.close(); fetcher.submit(url, lambda body: None)", id="submitted after it was closed"),
+        pytest.param("fetcher.close(); del fetcher; time.sleep(0.2); gc.collect()", id="closed and collected"),
+    ],
+)
 def test_a_program_that_ends_while_fetches_are_under_way_ends_in_silence(end: str) -> None:
-    done = run_script(BEGINS + end)
+    done = run_script(f"{BEGINS}    {end}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -599,6 +590,7 @@ class FakeEngine:
     """
 
     batch_size = 4
+    precision = "fp32"
 
     def __init__(self, wanted: int) -> None:
         self.batches: list[tuple[float, list[int]]] = []
@@ -624,6 +616,26 @@ def stream(inputs: list[str], engine: FakeEngine, **limits: float) -> Stream:
     return Stream(found, lambda: cast(Classifier, fake), Options(workers=2, limits=Limits(**limits)))  # type: ignore[arg-type]
 
 
+def run(inputs: list[str], engine: FakeEngine, patience: float = PATIENCE, **limits: float) -> list[Result]:
+    """The Results of a stream. Raises what it raises, and TimeoutError if it does not end."""
+    outcome: queue.SimpleQueue[list[Result] | BaseException] = queue.SimpleQueue()
+
+    def collect() -> None:
+        try:
+            outcome.put(list(stream(inputs, engine, **limits)))
+        except BaseException as error:
+            outcome.put(error)
+
+    threading.Thread(target=collect, daemon=True).start()
+    try:
+        results = outcome.get(timeout=patience)
+    except queue.Empty:
+        raise TimeoutError("the stream hangs") from None
+    if isinstance(results, BaseException):
+        raise results
+    return results
+
+
 def summary(result: Result) -> tuple[str, str]:
     """A Result's path and its label, or its error's type and message."""
     if result.error is not None:
@@ -639,7 +651,7 @@ def test_files_behind_a_url_are_labelled_while_it_is_under_way(server: ImageServ
         request.reply(404 if engine.all_run.wait(PATIENCE) else 500)
 
     slow = server.at(answer)
-    results = [summary(result) for result in stream([slow, *files], engine)]
+    results = [summary(result) for result in run([slow, *files], engine)]
     assert results == [
         (slow, "FetchError: the server answered 404 Not Found"),
         *((file, os.path.basename(file)) for file in files),
@@ -652,7 +664,7 @@ def test_urls_and_files_come_in_input_order_and_a_stuck_one_ends_as_an_error_rec
     inputs = [SAMPLES[0], page, hung, *bodies, gone, *SAMPLES]
     engine = FakeEngine(wanted=1 + 2 * len(SAMPLES))
     start = time.monotonic()
-    results = [summary(result) for result in stream(inputs, engine, total=1.5, at_once=2)]
+    results = [summary(result) for result in run(inputs, engine, total=1.5, at_once=2)]
     took = time.monotonic() - start
     assert results == [
         (SAMPLES[0], os.path.basename(SAMPLES[0])),
@@ -685,6 +697,15 @@ def test_a_web_client_that_can_not_be_set_up_costs_the_urls_alone(
     monkeypatch.setenv(name, value)
     url = "https://127.0.0.1:1/cat.jpg"
     inputs = [SAMPLES[0], url, SAMPLES[1]]
-    results = list(stream(inputs, FakeEngine(wanted=2), retries=0))
+    results = run(inputs, FakeEngine(wanted=2), patience=3, retries=0)
     assert [result.path for result in results] == inputs
     assert [result.error and result.error.type for result in results] == [None, "FetchError", None]
+
+
+def test_an_error_that_nobody_foresaw_ends_the_iteration_and_does_not_hang_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(limits: Limits) -> Fetcher:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(hiera_cli.fetch, "Fetcher", broken)
+    with pytest.raises(RuntimeError, match=r"^nobody foresaw this$"):
+        run([SAMPLES[0], "http://127.0.0.1:1/"], FakeEngine(wanted=1), patience=3)

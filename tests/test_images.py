@@ -40,6 +40,12 @@ def photo(width: int = 301, height: int = 237) -> Image.Image:
         return image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
 
 
+@pytest.fixture(autouse=True)
+def _limits_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    monkeypatch.setattr(images, "_max_pixels", images._max_pixels)
+
+
 def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
@@ -472,6 +478,19 @@ def test_icon_gives_its_picture() -> None:
     )
 
 
+def test_mac_icon_gives_its_largest_picture() -> None:
+    image = photo(1024, 1024)
+    np.testing.assert_array_equal(images.decode_bytes(encode(image, "ICNS")), images.preprocess(image))
+
+
+def test_photoshop_file_gives_its_flattened_picture() -> None:
+    image = photo(60, 40)
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 40, 60, 8, 3)
+    planes = b"".join(band.tobytes() for band in image.split())
+    sections = bytes(3 * 4) + struct.pack(">H", 0)  # no palette, resources or layers; uncompressed
+    np.testing.assert_array_equal(images.decode_bytes(header + sections + planes), images.preprocess(image))
+
+
 @pytest.mark.parametrize(
     ("format", "options"),
     [
@@ -577,7 +596,7 @@ def test_no_size_makes_a_large_resize(size: tuple[int, int], resizes: Resizes) -
     np.testing.assert_allclose(got, np.broadcast_to(np.array(WHITE)[:, None, None], got.shape), rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(1, 16), (16, 1), (10, 160), (160, 10), (33, 527)], ids=str)
+@pytest.mark.parametrize("size", [(1, 16), (16, 1), (16, 256), (256, 16), (33, 528)], ids=str)
 def test_up_to_a_ratio_of_sixteen_the_array_is_the_reference_exactly(size: tuple[int, int]) -> None:
     image = noise(*size)
     assert difference(images.preprocess(image), reference(image)) <= 1e-6
@@ -788,12 +807,6 @@ def test_tga_is_not_taken(tmp_path: Path) -> None:
 # Errors: too large
 
 
-@pytest.fixture
-def limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow's limit, put back after the test."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-
-
 def bomb(width: int, height: int) -> bytes:
     """A PNG of a few bytes that declares any size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -804,20 +817,13 @@ def bomb(width: int, height: int) -> bytes:
 def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[object] = []
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decoded.append)
-    with pytest.raises(TooLargeError, match="--max-pixels") as caught:
+    with pytest.raises(TooLargeError) as caught:
         images.load(write(tmp_path / "bomb.png", bomb(30_000, 30_000)))
     assert decoded == []
-    assert "900000000" in caught.value.message
-    assert "178956970" in caught.value.message
-
-
-def test_refusal_of_a_bomb_is_one_sentence() -> None:
-    message = refusal(bomb(30_000, 30_000), TooLargeError)
-    assert not ("exceeds limit" in message and "is over the limit" in message)
+    assert caught.value.message == ("its 900,000,000 pixels are over the limit of 178,956,970 (--max-pixels raises it)")
 
 
 @as_the_program_runs
-@pytest.mark.usefixtures("limited")
 @pytest.mark.parametrize("side", [1, 3, 100, 101, 300, 301])
 def test_the_limit_is_the_largest_number_of_pixels_that_is_read(side: int) -> None:
     data = encode(Image.new("RGB", (side, side)), "PNG")
@@ -829,7 +835,6 @@ def test_the_limit_is_the_largest_number_of_pixels_that_is_read(side: int) -> No
 
 
 @as_the_program_runs
-@pytest.mark.usefixtures("limited")
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "ICO", "JPEG2000", "MPO"])
 def test_the_limit_can_be_lowered_and_raised_again(format: str) -> None:
     data = encode(photo(200, 100), format, **({"sizes": [(200, 100)]} if format == "ICO" else {}))

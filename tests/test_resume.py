@@ -1,0 +1,282 @@
+"""`--resume`: whatever ended the runs before, in the end each input has one record, in order, with its true label."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from conftest import SAMPLES, Call
+from PIL import Image
+from test_classifier import Brightness, grey, stand_in
+
+from hiera_cli.classifier import Options, Stream
+from hiera_cli.errors import OutputError
+from hiera_cli.journal import Journal, Settings
+from hiera_cli.sources import Source
+
+SETTINGS = Settings("stand-in", 1, 0.0)
+
+
+class Counting(Brightness):
+    @property
+    def images(self) -> int:
+        return sum(self.batches)
+
+
+def run(paths: Iterable[str], output: Path, *, stop_after: int | None = None, **options: bool) -> int:
+    """A run in this process. Returns how many images the model saw. stop_after: leave off after so many records."""
+    engine = Counting()
+    journal = Journal(str(output), SETTINGS, **options)
+    stream = Stream(journal.remaining(map(Source, paths)), lambda: stand_in(engine), Options(top_k=1, workers=2))
+    complete = True
+    for number, text in enumerate(journal.jsonl(stream), 1):
+        journal.write(text)
+        if number == stop_after:
+            complete = False
+            break
+    journal.close(complete=complete)
+    return engine.images
+
+
+def records(output: Path) -> list[tuple[str, str]]:
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    return [
+        (os.path.basename(r["path"]), r["predictions"][0]["label"] if r["status"] == "ok" else "error") for r in lines
+    ]
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[str]:
+    (tmp_path / "photos").mkdir()
+    return [grey(tmp_path / "photos", f"{number:02}.png", number % 10) for number in range(20)]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+UNBROKEN = [(f"{number:02}.png", f"step {number % 10}") for number in range(20)]
+
+
+def test_a_first_run_may_say_resume(paths: list[str], output: Path) -> None:
+    assert run(paths, output, resume=True) == 20
+    assert records(output) == UNBROKEN
+
+
+def test_done_files_are_not_done_again(paths: list[str], output: Path) -> None:
+    run(paths, output, stop_after=13)
+    assert not output.exists()
+    assert run(paths, output, resume=True) == 7
+    assert records(output) == UNBROKEN
+    assert sorted(os.listdir(output.parent)) == ["out.jsonl", "photos"]
+    assert run(paths, output, resume=True) == 0
+    assert records(output) == UNBROKEN
+
+
+def test_cut_at_any_byte_it_goes_on(paths: list[str], output: Path) -> None:
+    run(paths, output)
+    whole = output.read_bytes()
+    part = Path(f"{output}.part")
+    choice = random.Random(0)
+    ends = [number for number, byte in enumerate(whole) if byte == 10]
+    cuts = {0, 1, len(whole) - 1, len(whole), *ends, *(end + 1 for end in ends), *choice.sample(range(len(whole)), 30)}
+    for cut in sorted(cuts):
+        output.unlink(missing_ok=True)
+        part.write_bytes(whole[:cut])
+        assert run(paths, output, resume=True) == 20 - whole[:cut].count(b"\n")
+        assert output.read_bytes() == whole
+
+
+def test_a_chain_of_breaks_ends_in_the_unbroken_records(paths: list[str], output: Path) -> None:
+    run(paths, output)
+    whole = output.read_bytes()
+    output.unlink()
+    choice = random.Random(1)
+    run(paths, output, stop_after=2)
+    for _ in range(8):
+        with open(f"{output}.part", "ab") as part:
+            part.write(whole[: choice.randrange(60)])
+        run(paths, output, resume=True, stop_after=2)
+    run(paths, output, resume=True)
+    assert output.read_bytes() == whole
+
+
+def test_failed_files_are_tried_again_in_their_places(paths: list[str], output: Path) -> None:
+    good = Path(paths[3]).read_bytes()
+    for number in (3, 8):
+        Path(paths[number]).write_bytes(b"broken")
+    run(paths, output)
+    assert records(output)[3] == ("03.png", "error")
+    Path(paths[3]).write_bytes(good)
+    assert run(paths, output, resume=True) == 1
+    assert records(output) == [("08.png", "error") if name == "08.png" else (name, label) for name, label in UNBROKEN]
+
+
+def test_changed_files_are_done_again(paths: list[str], output: Path) -> None:
+    run(paths, output)
+    grey(output.parent / "photos", "05.png", 9)
+    os.utime(paths[6], ns=(0, 123456789))
+    assert run(paths, output, resume=True) == 2
+    assert records(output) == [("05.png", "step 9") if name == "05.png" else (name, label) for name, label in UNBROKEN]
+
+
+def test_files_added_are_done_and_files_gone_are_kept_near_their_neighbours(paths: list[str], output: Path) -> None:
+    run(paths, output)
+    added = [grey(output.parent / "photos", name, 4) for name in ("00a.png", "99.png")]
+    now = sorted([*paths[:5], *paths[7:], *added])
+    assert run(now, output, resume=True) == 2
+    expected = sorted([*UNBROKEN, ("00a.png", "step 4"), ("99.png", "step 4")])
+    assert records(output) == expected
+
+
+def test_an_input_named_twice_has_two_records(paths: list[str], output: Path) -> None:
+    run([paths[0], paths[0], paths[1]], output, stop_after=2)
+    run([paths[0], paths[0], paths[1]], output, resume=True)
+    assert records(output) == [UNBROKEN[0], UNBROKEN[0], UNBROKEN[1]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings("other", 1, 0.0), "it was made with model stand-in, this run has other"),
+        (Settings("stand-in", 5, 0.0), "it was made with top-k 1, this run has 5"),
+        (Settings("stand-in", 1, 0.5), r"it was made with min-score 0\.0, this run has 0\.5"),
+    ],
+)
+def test_other_settings_are_refused_and_nothing_is_touched(
+    paths: list[str], output: Path, settings: Settings, message: str
+) -> None:
+    run(paths, output)
+    before = output.read_bytes()
+    with pytest.raises(OutputError, match=message):
+        Journal(str(output), settings, resume=True)
+    assert output.read_bytes() == before
+    assert not Path(f"{output}.part").exists()
+
+
+def test_another_precision_is_refused(paths: list[str], output: Path) -> None:
+    run(paths, output, stop_after=3)
+    journal = Journal(str(output), SETTINGS, resume=True)
+    with pytest.raises(OutputError, match="it was made with precision fp32, this run has bf16"):
+        journal.check_precision("bf16")
+    journal.check_precision("fp32")
+    journal.close(complete=False)
+
+
+@pytest.mark.parametrize("content", ["my diary\nday two\n", '{"path": "a"}\n{"path": "b"}\n', "[\n{}\n]\n"])
+def test_a_file_of_something_else_is_not_touched(output: Path, content: str) -> None:
+    output.write_text(content)
+    with pytest.raises(OutputError, match="line 1 of it is no record of hiera"):
+        Journal(str(output), SETTINGS, resume=True)
+    assert output.read_text() == content
+    assert not Path(f"{output}.part").exists()
+
+
+def test_without_resume_an_unfinished_output_is_not_overwritten(paths: list[str], output: Path) -> None:
+    run(paths, output, stop_after=3)
+    with pytest.raises(OutputError, match="an earlier run did not finish"):
+        Journal(str(output), SETTINGS)
+    assert run(paths, output, overwrite=True) == 20
+
+
+def test_two_runs_do_not_write_one_file(paths: list[str], output: Path) -> None:
+    journal = Journal(str(output), SETTINGS)
+    with pytest.raises(OutputError, match="another run is writing"):
+        Journal(str(output), SETTINGS, resume=True)
+    journal.close(complete=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "x.csv", "--resume"], "--resume goes on with a jsonl file only"),
+        (["--resume", "-f", "jsonl"], "--resume goes on with a jsonl file only"),
+        (["-o", "x.jsonl", "--resume", "--overwrite"], "--resume and --overwrite contradict each other"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused(call: Call, arguments: list[str], message: str) -> None:
+    done = call("classify", SAMPLES, "-m", "demo", *arguments)
+    assert done.status == 2
+    assert done.err.startswith(f"hiera: error: {message}")
+
+
+def test_the_command_goes_on_and_says_so(call: Call, output: Path) -> None:
+    command = ("classify", SAMPLES, "-m", "demo", "--device", "cpu", "--precision", "fp32", "-o", output, "--resume")
+    assert call(*command).status == 0
+    first = output.read_bytes()
+    lines = first.splitlines(keepends=True)
+    output.unlink()
+    Path(f"{output}.part").write_bytes(b"".join(lines[:4]) + lines[4][:50])
+    done = call(*command)
+    assert done.status == 0
+    assert "hiera: 2 labelled, 4 done before, " in done.err
+    assert [line["path"] for line in map(json.loads, output.read_text().splitlines())] == [
+        line["path"] for line in map(json.loads, first.splitlines())
+    ]
+    again = call(*command)
+    assert again.status == 0
+    assert again.err.startswith("hiera: 0 labelled, 6 done before, ")
+    bf16 = call(*command[:7], "bf16", *command[8:])  # nothing left to do: no model is loaded, nothing is refused
+    assert bf16.status == 0
+
+
+def make_images(folder: Path, count: int) -> None:
+    """Crops of the sample images, which the demo model has an opinion of."""
+    folder.mkdir()
+    choice = random.Random(0)
+    pictures = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.iterdir()) if path.suffix != ".md"]
+    for number in range(count):
+        picture = choice.choice(pictures)
+        left, top = choice.randrange(picture.width // 4), choice.randrange(picture.height // 4)
+        view = picture.crop((left, top, left + picture.width * 3 // 4, top + picture.height * 3 // 4))
+        view.resize((96, 96)).save(folder / f"{number:04}.jpg")
+
+
+def labels(output: Path) -> list[tuple[str, list[str]]]:
+    return [
+        (record["path"], [each["label"] for each in record["predictions"]])
+        for record in map(json.loads, output.read_text().splitlines())
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("full_disk", [False, True], ids=["killed", "killed and the disk full half way"])
+def test_a_thousand_images_killed_ten_times_end_as_an_unbroken_run(
+    tmp_path: Path, environment: dict[str, str], full_disk: bool
+) -> None:
+    make_images(tmp_path / "photos", 1000)
+    command = [sys.executable, "-m", "hiera_cli", "classify", "photos", "-m", "demo", "-k", "2", "-q", "--resume", "-o"]
+    subprocess.run([*command, "unbroken.jsonl"], cwd=tmp_path, env=environment, check=True)
+    size = (tmp_path / "unbroken.jsonl").stat().st_size
+    choice = random.Random(5)
+    part = tmp_path / "broken.jsonl.part"
+    for _ in range(10):
+        before = part.stat().st_size if part.exists() else 0
+        goal = before + choice.randrange(1, size // 11)
+        process = subprocess.Popen([*command, "broken.jsonl"], cwd=tmp_path, env=environment)
+        while process.poll() is None and not (part.exists() and part.stat().st_size >= goal):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    if full_disk:
+        limit = part.stat().st_size + 10_000
+        done = subprocess.run(
+            ["bash", "-c", f'ulimit -f {limit // 1024}; exec "$@"', "bash", *command, "broken.jsonl"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert "cannot write broken.jsonl: File too large" in done.stderr
+    subprocess.run([*command, "broken.jsonl"], cwd=tmp_path, env=environment, check=True)
+    assert labels(tmp_path / "broken.jsonl") == labels(tmp_path / "unbroken.jsonl")
