@@ -14,8 +14,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from io import RawIOBase
 from queue import Empty, SimpleQueue
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -141,7 +142,7 @@ class Stream:
         self._stopped = False
         self._entries: deque[_Entry] = deque()  # begun and not yielded yet, in input order
         self._tasks: SimpleQueue[_Entry | None] = SimpleQueue()  # to decode
-        self._ready: SimpleQueue[_Entry | _WalkEnd | None] = SimpleQueue()  # decoded or failed, in any order
+        self._ready: SimpleQueue[_Entry | _WalkEnd | _Crash | None] = SimpleQueue()  # decoded or failed, in any order
         self._window = threading.Semaphore(WINDOW)  # one for each entry in `_entries`
         self._ahead = threading.Semaphore(DEFAULT_BATCH + self._workers)  # one for each not yet through `_ready`
         self._batch_size = DEFAULT_BATCH
@@ -185,6 +186,8 @@ class Stream:
         item = self._ready.get()
         count = 0
         while item is not None:
+            if isinstance(item, _Crash):
+                raise item.error
             yield item
             count += 1
             if count == self._batch_size:
@@ -206,8 +209,8 @@ class Stream:
                     return
                 if begun < self._workers:
                     threading.Thread(target=self._decode, name="decode", daemon=True).start()
-                begun += 1
                 self._begin(source)
+                begun += 1
         except BaseException as raised:  # handed to the consumer, whose iteration it ends
             error = raised
         finally:
@@ -230,8 +233,12 @@ class Stream:
     def _fetch(self, entry: _Entry) -> None:
         from hiera_cli.fetch import Fetcher  # the HTTP client takes 0.1 s to import
 
-        if self._fetcher is None:
-            self._fetcher = Fetcher(self._options.limits)
+        try:
+            self._fetcher = self._fetcher or Fetcher(self._options.limits)
+        except Exception as error:  # its settings come from the environment: proxies, certificates
+            entry.fail(FetchError(f"the web client can't be set up: {error}"))
+            self._ready.put(entry)
+            return
 
         def done(body: bytes | InputError) -> None:
             if isinstance(body, InputError):
@@ -252,6 +259,9 @@ class Stream:
                 entry.data = None
             except InputError as error:
                 entry.fail(error)
+            except BaseException as error:  # a fault of ours: it ends the run, and is not to hang it
+                self._ready.put(_Crash(error))
+                return
             self._ready.put(entry)
 
     def _classify(self, batch: list[_Entry]) -> None:
@@ -295,6 +305,13 @@ class _WalkEnd:
     error: BaseException | None
 
 
+@dataclass(frozen=True)
+class _Crash:
+    """What a thread raised that it should not have."""
+
+    error: BaseException
+
+
 def cpu_count() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -307,10 +324,10 @@ def _pixels(source: Source, body: bytes | None, limits: Limits) -> Pixels:
     return images.load(source.path) if body is None else images.decode_bytes(body)
 
 
-def _read_all(stream: IO[bytes], limit: int) -> bytes:
+def _read_all(stream: RawIOBase, limit: int) -> bytes:
     body = bytearray()
     try:
-        while chunk := stream.read(1 << 16):
+        while chunk := sources.read_raw(stream):
             body += chunk
             if len(body) > limit:
                 raise TooLargeError(f"stdin is over {limit >> 20} MiB (--max-mib raises it)")

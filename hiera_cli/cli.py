@@ -6,6 +6,7 @@ numpy, Pillow or huggingface_hub.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import typer
 
 from hiera_cli import __version__
 from hiera_cli.architecture import LICENCE, PUBLISHED
-from hiera_cli.errors import HieraError, UsageError
+from hiera_cli.errors import HieraError, OutputError, UsageError
 from hiera_cli.limits import Limits
 from hiera_cli.printable import printable
 
@@ -50,11 +51,15 @@ def main() -> None:
 
 def _print(text: str) -> None:
     """To stdout, now. A reader that went away has all that it wanted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     try:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except OSError as error:
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
 def _completes(values: tuple[str, ...]) -> Any:
@@ -259,7 +264,7 @@ def download(
 
     def say(message: str) -> None:
         if not quiet:
-            print(f"hiera: {message}", file=sys.stderr)
+            print(f"hiera: {printable(message)}", file=sys.stderr)
 
     names = models or ["tiny"]
     fetched = []
@@ -268,7 +273,7 @@ def download(
         entry = weights.download(name, folder, force=force, say=say)
         fetched.append(entry)
         if not as_json:
-            _print(f"{entry['name']}\t{entry['folder']}")
+            _print(printable(f"{entry['name']}\t{entry['folder']}", keep="\t"))
     if as_json:
         _print(json.dumps(fetched, indent=2))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +25,6 @@ class Fetcher:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._loop = asyncio.new_event_loop()
         self._slots = asyncio.Semaphore(limits.at_once)
         self._client = httpx2.AsyncClient(
             timeout=httpx2.Timeout(limits.total, connect=limits.connect),
@@ -33,13 +33,15 @@ class Fetcher:
             follow_redirects=True,
             max_redirects=MAX_REDIRECTS,
         )
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fetch", daemon=True)
-        self._thread.start()
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._serve, name="fetch", daemon=True).start()
 
     def submit(self, url: str, done: Callable[[bytes | InputError], None]) -> None:
         """Begin to fetch. `done` is called on the background thread with the body, or with why there is none."""
 
         def finished(future: Future[bytes]) -> None:
+            if future.cancelled():  # closed: nobody waits for it any more
+                return
             error = future.exception()
             if error is None:
                 done(future.result())
@@ -49,8 +51,22 @@ class Fetcher:
         asyncio.run_coroutine_threadsafe(self._bounded(url), self._loop).add_done_callback(finished)
 
     def close(self) -> None:
-        """Break off what is under way."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Break off what is under way, without waiting for it."""
+        asyncio.run_coroutine_threadsafe(self._break_off(), self._loop)
+
+    def _serve(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    async def _break_off(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.aclose()
+        self._loop.stop()
 
     async def _bounded(self, url: str) -> bytes:
         async with self._slots:
@@ -63,19 +79,21 @@ class Fetcher:
                 ) from None
 
     async def _with_retries(self, url: str) -> bytes:
+        deadline = self._loop.time() + self._limits.total
         for attempt in range(self._limits.retries + 1):
             last = attempt == self._limits.retries
+            pause = 0.5 * 2**attempt
             try:
                 async with self._client.stream("GET", url) as response:
-                    if response.status_code not in RETRY_STATUSES or last:
+                    pause = retry_after(response.headers.get("Retry-After"), default=pause)
+                    too_late = self._loop.time() + pause >= deadline
+                    if response.status_code not in RETRY_STATUSES or last or too_late:
                         return await self._body(response)
-                    pause = retry_after(response.headers.get("Retry-After"), default=0.5 * 2**attempt)
             except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects) as error:
                 raise FetchError(_said(error)) from error
             except httpx2.TransportError as error:
                 if last or isinstance(error, httpx2.ConnectTimeout):
                     raise FetchError(_said(error)) from error
-                pause = 0.5 * 2**attempt
             await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
@@ -94,15 +112,17 @@ def retry_after(value: str | None, default: float) -> float:
     """Seconds that a Retry-After header asks to wait: a number, or a date. `default` where it says nothing sensible."""
     if value is None:
         return default
-    if value.strip().isdigit():
-        return float(value)
     try:
+        if re.fullmatch(r"\s*[0-9]+\s*", value):
+            return float(value)
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return default
 
 
 def _said(error: BaseException) -> str:
+    while nested := getattr(error, "exceptions", ()):  # an exception group of the transport's
+        error = nested[0]
     text = " ".join(str(error).split())
     kind = {
         "ConnectTimeout": "cannot connect in time",

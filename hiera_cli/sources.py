@@ -5,10 +5,11 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import select
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import IO
+from io import RawIOBase
 
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
 
@@ -70,7 +71,7 @@ def expand(arguments: Iterable[str], walk: Walk, warn: Warn, *, stdin_taken: boo
             yield Source(argument, Kind.URL)
         elif os.path.isdir(argument):
             found = False
-            for source in _walk(argument, walk, warn, ()):
+            for source in _walk(argument, walk, warn):
                 found = True
                 yield source
             if not found:
@@ -79,29 +80,51 @@ def expand(arguments: Iterable[str], walk: Walk, warn: Warn, *, stdin_taken: boo
             yield Source(argument)
 
 
-def _walk(folder: str, walk: Walk, warn: Warn, above: tuple[tuple[int, int], ...], below: str = "") -> Iterator[Source]:
-    """One folder's images and, in their places among them, its subfolders'. above: (device, inode) of its parents."""
-    here = os.path.join(folder, below)
-    try:
-        kind = os.stat(here)
-        identity = (kind.st_dev, kind.st_ino)
-        if identity in above:
-            warn(f"{here}: skipped, the link leads back to a folder above it")
-            return
-        with os.scandir(here) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError as error:
-        yield Source(here, error=_cannot("list the folder", error))
-        return
+@dataclass
+class _Level:
+    """A folder on the way down: where it is below the one that was named, which one it is, what is left of it."""
+
+    below: str
+    identity: tuple[int, int]
+    entries: Iterator[os.DirEntry[str]]
+
+
+def _walk(folder: str, walk: Walk, warn: Warn) -> Iterator[Source]:
+    """A folder's images and, in their places among them, its subfolders'. With a stack, for folders may be deep."""
+    levels: list[_Level] = []
     suffixes = walk.suffixes()
-    for entry in entries:
-        name = os.path.join(below, entry.name)
+
+    def enter(below: str) -> Source | None:
+        here = os.path.join(folder, below) if below else folder
+        try:
+            state = os.stat(here)
+            identity = (state.st_dev, state.st_ino)
+            if any(identity == level.identity for level in levels):
+                warn(f"{here}: skipped, the link leads back to a folder above it")
+                return None
+            with os.scandir(here) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            return Source(here, error=_cannot("list the folder", error))
+        levels.append(_Level(below, identity, iter(entries)))
+        return None
+
+    if failed := enter(""):
+        yield failed
+    while levels:
+        level = levels[-1]
+        entry = next(level.entries, None)
+        if entry is None:
+            levels.pop()
+            continue
+        name = os.path.join(level.below, entry.name)
         if (entry.name.startswith(".") and not walk.hidden) or _excluded(entry.name, name, walk.exclude):
             continue
         if entry.is_symlink() and not walk.follow:
             continue
         if _is_folder(entry):
-            yield from _walk(folder, walk, warn, (*above, identity), name)
+            if failed := enter(name):
+                yield failed
         elif os.path.splitext(entry.name)[1].lower() in suffixes:
             yield Source(os.path.join(folder, name))
 
@@ -140,14 +163,25 @@ def read_list(name: str, separator: bytes) -> Iterator[str]:
         raise UsageError(f"cannot read the list {name}: {error.strerror or error}") from error
 
 
-def _split(stream: IO[bytes], separator: bytes) -> Iterator[str]:
+def _split(stream: RawIOBase, separator: bytes) -> Iterator[str]:
     rest = b""
-    while chunk := stream.read(1 << 16):
+    idle = 0  # bytes since the last path
+    while chunk := read_raw(stream):
         *items, rest = (rest + chunk).split(separator)
-        yield from _paths(items, separator)
-        if len(rest) > MAX_PATH_BYTES:
-            raise UsageError("that is no list of paths: it has an entry of over 1 MiB")
+        idle += len(chunk)
+        for path in _paths(items, separator):
+            yield path
+            idle = 0
+        if idle > MAX_PATH_BYTES:
+            raise UsageError("that is no list of paths: a mebibyte of it names none")
     yield from _paths([rest], separator)
+
+
+def read_raw(stream: RawIOBase) -> bytes:
+    """What an unbuffered stream has now, b"" at its end. Waits also where the stream was set not to block."""
+    while (chunk := stream.read(1 << 16)) is None:
+        select.select([stream], [], [])
+    return chunk
 
 
 def _paths(items: Iterable[bytes], separator: bytes) -> Iterator[str]:

@@ -17,8 +17,8 @@ class Hub:
     """Serves the folders below `root` as repositories. Faults are attributes, to be set at any time.
 
     break_off_at: bytes after which each body of a large file breaks off, once per attempt. unavailable: large-file
-    requests still to be answered 503. altered: send large files with one byte changed. stall: seconds to wait in the
-    middle of each large file. requests: what was asked, such as `HEAD /org/name/resolve/main/config.json`.
+    requests still to be answered 503. altered: send large files with one byte changed. stalls: large files still to
+    be held up in the middle, for `stall` seconds. requests: what was asked, such as `HEAD /org/name/resolve/main/x`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -27,11 +27,12 @@ class Hub:
         self.break_off_at = 0
         self.unavailable = 0
         self.altered = False
-        self.stall = 0.0
+        self.stalls = 0
+        self.stall = 60.0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.storage_url = f"http://localhost:{self._server.server_port}"  # another host, as the real storage is
+        self.storage_url = self.url.replace("127.0.0.1", "localhost")  # another host, as the real storage is
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
@@ -105,7 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         large = len(body) >= LARGE
-        if large and self.hub.stall:
+        if large and self.hub.stalls > 0:
+            self.hub.stalls -= 1
             self.wfile.write(body[: LARGE // 2])
             self.wfile.flush()
             time.sleep(self.hub.stall)

@@ -67,3 +67,17 @@ def test_ci_runs_the_readmes_test_command() -> None:
     (command,) = [command for command, _ in console_commands() if "pytest" in command]
     assert command == 'pip install -e ".[test]" && pytest'
     assert f"\n{command} " in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_promises_name_tests_that_exist() -> None:
+    named = set(re.findall(r"`(tests/\w+\.py)`", README))
+    assert len(named) >= 8
+    assert all((ROOT / name).is_file() for name in named)
+
+
+def test_the_readme_names_no_option_that_is_not_there(call: Call) -> None:
+    helps = [
+        call(*command, "--help").out for command in ([], ["classify"], ["download"], ["labels"], ["models"], ["info"])
+    ]
+    ours = set(re.findall(r"--[a-z][a-z0-9-]*", "".join(helps)))
+    assert set(re.findall(r"--[a-z][a-z0-9-]*", README)) - ours == {"--check"}  # ruff's

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import gzip
+import json
 import os
 import queue
 import socket
@@ -33,7 +34,6 @@ from image_server import (
     stuck,
 )
 
-import hiera_cli.fetch
 from hiera_cli import __version__, images
 from hiera_cli.classifier import Classifier, Options, Stream
 from hiera_cli.errors import FetchError, InputError, TooLargeError
@@ -308,15 +308,25 @@ def test_retry_after_is_a_number_or_a_date_and_anything_else_counts_as_absent(
 # Time
 
 
-@pytest.mark.parametrize("answer", [stuck, dripping_headers, dripping_body, reply(503, Retry_After="0")])
+@pytest.mark.parametrize("answer", [stuck, dripping_headers, dripping_body])
 def test_the_time_limit_holds_whatever_the_server_does(
     server: ImageServer, fetch: Callable[..., Body], answer: Answer
 ) -> None:
     start = time.monotonic()
-    body = fetch(server.at(answer), total=1.0, retries=10**9)
+    body = fetch(server.at(answer), total=1.0)
     took = time.monotonic() - start
     assert described(body) == (FetchError, OUT_OF_TIME.format(1))
-    assert 0.9 < took < 2.5
+    assert 0.9 < took < 3
+
+
+@pytest.mark.parametrize("answer", [reply(503, Retry_After="0"), broken_off], ids=["503", "broken off"])
+def test_the_time_limit_holds_for_all_attempts_together(
+    server: ImageServer, fetch: Callable[..., Body], answer: Answer
+) -> None:
+    start = time.monotonic()
+    body = fetch(server.at(answer), total=1.0, retries=1_000_000)
+    assert type(body) is FetchError
+    assert time.monotonic() - start < 3
 
 
 def test_the_time_that_a_url_waits_for_its_turn_does_not_count(
@@ -500,13 +510,18 @@ def test_close_returns_at_once_and_lets_go_of_what_is_under_way(server: ImageSer
     def open_files() -> int:
         return len(os.listdir("/dev/fd"))
 
+    def threads() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "fetch"]
+
+    for thread in threads():  # of the tests before
+        thread.join(PATIENCE)
     arrived = threading.Semaphore(0)
 
     def answer(request: Request) -> None:
         arrived.release()
         stuck(request)
 
-    threads, before = threading.active_count(), open_files()
+    before = open_files()
     one = Fetching(at_once=3)
     one.submit(*[server.at(answer) for _ in range(5)])
     for _ in range(3):
@@ -514,12 +529,12 @@ def test_close_returns_at_once_and_lets_go_of_what_is_under_way(server: ImageSer
     start = time.monotonic()
     one.fetcher.close()
     assert time.monotonic() - start < 0.5
-    server.close()  # so that its own ends of the connections are closed, too
+    server.close()  # its ends of the connections are files of this process, too
     deadline = time.monotonic() + 2
-    while (threading.active_count() >= threads or open_files() >= before) and time.monotonic() < deadline:
+    while (threads() or open_files() >= before) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threading.active_count() < threads  # the server's has ended as well
-    assert open_files() < before
+    assert threads() == []
+    assert open_files() < before  # by the server's listening socket
 
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:
@@ -546,8 +561,6 @@ with listener, listener.accept()[0] as connection:
     [
         pytest.param("", id="not closed"),
         pytest.param("fetcher.close()", id="closed"),
-        pytest.param("fetcher.close(); fetcher.close()", id="closed twice"),
-        pytest.param("fetcher.close(); fetcher.submit(url, lambda body: None)", id="submitted after it was closed"),
         pytest.param("fetcher.close(); del fetcher; time.sleep(0.2); gc.collect()", id="closed and collected"),
     ],
 )
@@ -556,26 +569,67 @@ def test_a_program_that_ends_while_fetches_are_under_way_ends_in_silence(end: st
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_program_that_ends_while_a_name_is_looked_up_does_not_wait_for_it() -> None:
-    script = """
-import socket, threading, time
+def test_a_fetcher_can_be_closed_at_any_moment_and_closed_again_and_given_urls_after_it() -> None:
+    done = run_script("""
+import gc, threading, time
 from hiera_cli.fetch import Fetcher
 from hiera_cli.limits import Limits
 
-asked = threading.Event()
+def wait_for_the_end():
+    for thread in threading.enumerate():
+        if thread.name == "fetch":
+            thread.join()
+
+for turn in range(28):
+    fetcher = Fetcher(Limits())
+    for _ in range(turn % 4):
+        fetcher.submit("http://127.0.0.1:1/", lambda body: None)
+    time.sleep(turn % 7 / 1000)
+    fetcher.close()
+    if turn % 2:
+        wait_for_the_end()
+    fetcher.close()
+    fetcher.submit("http://127.0.0.1:1/", lambda body: None)
+    del fetcher
+wait_for_the_end()
+gc.collect()
+""")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_fetcher_that_can_not_be_made_leaves_nothing_open() -> None:
+    done = run_script("""
+import gc, os
+from contextlib import suppress
+from hiera_cli.fetch import Fetcher
+from hiera_cli.limits import Limits
+
+os.environ["SSL_CERT_FILE"] = "/nowhere/at/all.pem"
+with suppress(OSError):  # it may raise now, or give each URL its error
+    Fetcher(Limits()).close()
+gc.collect()
+""")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_program_does_not_wait_for_a_name_server_that_never_answers() -> None:
+    script = """
+import socket, sys, time
 
 def unanswered(*arguments, **options):
-    asked.set()
     time.sleep(60)  # a resolver whose servers are down takes about so long, and can't be interrupted
 
 socket.getaddrinfo = unanswered
-fetcher = Fetcher(Limits())
-fetcher.submit("http://nowhere.invalid/", lambda body: None)
-asked.wait()
-fetcher.close()
+sys.argv = ["hiera", "classify", "http://nowhere.invalid/", "--url-timeout", "0.5", "-f", "jsonl", "-q"]
+from hiera_cli.__main__ import run
+run()
 """
     done = run_script(script)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert json.loads(done.stdout)["error"] == {
+        "type": "FetchError",
+        "message": "no complete answer within 0.5 s (--url-timeout raises it)",
+    }
 
 
 # In the pipeline
@@ -664,19 +718,19 @@ def test_urls_and_files_come_in_input_order_and_a_stuck_one_ends_as_an_error_rec
     inputs = [SAMPLES[0], page, hung, *bodies, gone, *SAMPLES]
     engine = FakeEngine(wanted=1 + 2 * len(SAMPLES))
     start = time.monotonic()
-    results = [summary(result) for result in run(inputs, engine, total=1.5, at_once=2)]
+    results = [summary(result) for result in run(inputs, engine, total=2, at_once=2)]
     took = time.monotonic() - start
     assert results == [
         (SAMPLES[0], os.path.basename(SAMPLES[0])),
         (page, "DecodeError: it is an HTML page, not an image"),
-        (hung, f"FetchError: {OUT_OF_TIME.format(1.5)}"),
+        (hung, f"FetchError: {OUT_OF_TIME.format(2)}"),
         *bodies.items(),
         (gone, "FetchError: the server answered 404 Not Found"),
         *((path, os.path.basename(path)) for path in SAMPLES),
     ]
-    assert took < 4
+    assert took < 5
     (request,) = server.asked(hung)
-    assert max(when for when, _ in engine.batches) < request.at + 1.4  # before the stuck one ended
+    assert max(when for when, _ in engine.batches) < request.at + 1.9  # before the stuck one ended
 
 
 def test_leaving_the_iteration_breaks_off_what_is_being_fetched(server: ImageServer) -> None:
@@ -703,9 +757,9 @@ def test_a_web_client_that_can_not_be_set_up_costs_the_urls_alone(
 
 
 def test_an_error_that_nobody_foresaw_ends_the_iteration_and_does_not_hang_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(limits: Limits) -> Fetcher:
+    def broken(path: str) -> images.Pixels:
         raise RuntimeError("nobody foresaw this")
 
-    monkeypatch.setattr(hiera_cli.fetch, "Fetcher", broken)
+    monkeypatch.setattr(images, "load", broken)
     with pytest.raises(RuntimeError, match=r"^nobody foresaw this$"):
         run([SAMPLES[0], "http://127.0.0.1:1/"], FakeEngine(wanted=1), patience=3)

@@ -28,6 +28,15 @@ def blob_folder(environment: dict[str, str]) -> Path:
     return Path(environment["HF_HOME"]) / "hub" / f"models--{REPOSITORY.replace('/', '--')}" / "blobs"
 
 
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def assert_fetched_whole(environment: dict[str, str], tiny_folder: Path) -> None:
+    weights = max(blob_folder(environment).iterdir(), key=lambda file: file.stat().st_size)
+    assert digest(weights) == digest(tiny_folder / "model.safetensors")
+
+
 def test_from_nothing_cached_to_a_label_and_again_with_the_hub_gone(hub: Hub, hiera: Hiera) -> None:
     first = hiera("classify", CAT, "--json")
     assert labels(first) == ["tabby, tabby cat"]
@@ -86,28 +95,34 @@ def test_offline_makes_no_request(hub: Hub, hiera: Hiera, arguments: list[str], 
     assert hub.requests == []
 
 
-def test_a_broken_line_is_taken_up_again(hub: Hub, hiera: Hiera) -> None:
-    hub.break_off_at = 40_000_000
+def test_a_broken_line_is_taken_up_again(
+    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path
+) -> None:
+    hub.break_off_at = 60_000_000
     hub.unavailable = 1
-    assert labels(hiera("classify", CAT, "--json", "-q")) == ["tabby, tabby cat"]
+    assert hiera("download", "-q").returncode == 0
+    assert_fetched_whole(environment, tiny_folder)
 
 
-def test_an_altered_file_is_refused_and_not_kept(hub: Hub, hiera: Hiera, environment: dict[str, str]) -> None:
+def test_an_altered_file_is_refused_and_not_kept(
+    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path
+) -> None:
     hub.altered = True
     done = hiera("classify", CAT, "--json")
     assert done.returncode == 2
     assert f"model.safetensors of {REPOSITORY} arrived altered" in done.stderr
     assert all(file.stat().st_size < 1_000_000 for file in blob_folder(environment).iterdir())
     hub.altered = False
-    assert labels(hiera("classify", CAT, "--json")) == ["tabby, tabby cat"]
+    assert hiera("download", "-q").returncode == 0
+    assert_fetched_whole(environment, tiny_folder)
 
 
 def test_a_process_killed_in_a_download_leaves_nothing_that_is_used(
-    hub: Hub, hiera: Hiera, environment: dict[str, str]
+    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path
 ) -> None:
-    hub.stall = 60
+    hub.stalls = 1
     process = subprocess.Popen(
-        [sys.executable, "-m", "hiera_cli", "classify", CAT], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "hiera_cli", "download"], env=environment, stderr=subprocess.PIPE, text=True
     )
     while not any("GET /stored" in request for request in hub.requests):
         assert process.poll() is None
@@ -115,23 +130,43 @@ def test_a_process_killed_in_a_download_leaves_nothing_that_is_used(
     process.wait()
     assert process.stderr is not None
     process.stderr.close()
-    hub.stall = 0
-    assert labels(hiera("classify", CAT, "--json")) == ["tabby, tabby cat"]
+    assert hiera("classify", CAT, "--offline").returncode == 2  # half a file is not taken for weights
+    assert hiera("download", "-q").returncode == 0
+    assert_fetched_whole(environment, tiny_folder)
 
 
-def test_two_that_start_at_once_on_an_empty_cache_both_end_well(hub: Hub, environment: dict[str, str]) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "hiera_cli", "classify", CAT, "--json", "-q"],
-            env=environment,
-            stdout=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
-    for process in processes:
-        out, _ = process.communicate(timeout=120)
-        assert process.returncode == 0
-        assert json.loads(out)[0]["predictions"][0]["label"] == "tabby, tabby cat"
+def test_a_transfer_that_stalls_is_taken_up_again(
+    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path
+) -> None:
+    hub.stalls = 2
+    assert hiera("download", "-q", env={"HF_HUB_DOWNLOAD_TIMEOUT": "1"}).returncode == 0
+    assert hub.stalls == 0
+    assert_fetched_whole(environment, tiny_folder)
+
+
+def test_a_full_disk_ends_a_download_with_a_reason(
+    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 50000; exec {sys.executable} -m hiera_cli download"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert f"cannot download model.safetensors of {REPOSITORY} from {hub.url}: [Errno 27] File too large" in done.stderr
+    assert hiera("download", "-q").returncode == 0
+    assert_fetched_whole(environment, tiny_folder)
+
+
+def test_two_that_start_at_once_on_an_empty_cache_both_end_well(
+    hub: Hub, environment: dict[str, str], tiny_folder: Path
+) -> None:
+    command = [sys.executable, "-m", "hiera_cli", "download", "-q"]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert_fetched_whole(environment, tiny_folder)
 
 
 def truncate(file: Path) -> None:
@@ -150,7 +185,7 @@ def replace_with_text(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, flip_header, replace_with_text])
 def test_damaged_cached_weights_are_recognised_with_the_command_that_mends_them(
-    hub: Hub, hiera: Hiera, environment: dict[str, str], damage: Callable[[Path], None]
+    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path, damage: Callable[[Path], None]
 ) -> None:
     assert hiera("download", "-q").returncode == 0
     largest = max(blob_folder(environment).iterdir(), key=lambda file: file.stat().st_size)
@@ -161,7 +196,7 @@ def test_damaged_cached_weights_are_recognised_with_the_command_that_mends_them(
     command = f"hiera download --force {REPOSITORY}"
     assert command in done.stderr
     assert hiera(*command.split()[1:], "-q").returncode == 0
-    assert labels(hiera("classify", CAT, "--json")) == ["tabby, tabby cat"]
+    assert_fetched_whole(environment, tiny_folder)
 
 
 def test_download_to_a_folder_to_carry(hub: Hub, hiera: Hiera, tmp_path: Path, tiny_folder: Path) -> None:
@@ -169,8 +204,7 @@ def test_download_to_a_folder_to_carry(hub: Hub, hiera: Hiera, tmp_path: Path, t
     assert done.returncode == 0, done.stderr
     assert done.stdout == "tiny\tcarry\n"
     assert sorted(file.name for file in (tmp_path / "carry").iterdir()) == ["config.json", "model.safetensors"]
-    digest = [hashlib.sha256((each / "model.safetensors").read_bytes()) for each in (tmp_path / "carry", tiny_folder)]
-    assert digest[0].digest() == digest[1].digest()
+    assert digest(tmp_path / "carry" / "model.safetensors") == digest(tiny_folder / "model.safetensors")
     hub.close()
     shutil.rmtree(tmp_path / "hf")
     assert labels(hiera("classify", "-m", "carry", CAT, "--json")) == ["tabby, tabby cat"]
