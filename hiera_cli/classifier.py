@@ -145,6 +145,7 @@ class Stream:
         self._ready: SimpleQueue[_Entry | _WalkEnd | _Crash | None] = SimpleQueue()  # decoded or failed, in any order
         self._window = threading.Semaphore(WINDOW)  # one for each entry in `_entries`
         self._ahead = threading.Semaphore(DEFAULT_BATCH + self._workers)  # one for each not yet through `_ready`
+        self._fetching = threading.Semaphore(options.limits.at_once)  # the same for URLs: stuck ones hold up no files
         self._batch_size = DEFAULT_BATCH
 
     def stop(self) -> None:
@@ -164,7 +165,7 @@ class Stream:
                         end = item
                         continue
                     finished += 1
-                    self._ahead.release()
+                    (self._fetching if item.source.kind is Kind.URL else self._ahead).release()
                     if item.result is None:
                         batch.append(item)
                 if batch and not self._stopped:
@@ -204,7 +205,7 @@ class Stream:
         try:
             for source in self._inputs:
                 self._window.acquire()
-                self._ahead.acquire()
+                (self._fetching if source.kind is Kind.URL else self._ahead).acquire()
                 if self._stopped:
                     return
                 if begun < self._workers:
@@ -291,6 +292,7 @@ class Stream:
         self._stopped = True
         self._window.release()
         self._ahead.release()
+        self._fetching.release()
         for _ in range(self._workers):
             self._tasks.put(None)
         if self._fetcher is not None:

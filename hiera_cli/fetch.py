@@ -27,17 +27,23 @@ class Fetcher:
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.at_once)
         self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(limits.total, connect=limits.connect),
+            timeout=httpx2.Timeout(None, connect=limits.connect),
             limits=httpx2.Limits(max_connections=limits.at_once),
             headers={"User-Agent": f"hiera-cli/{__version__}", "Accept": "image/*,*/*;q=0.5"},
             follow_redirects=True,
             max_redirects=MAX_REDIRECTS,
         )
+        self._under_way: set[asyncio.Future[bytes]] = set()
+        self._closing = threading.Lock()
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._serve, name="fetch", daemon=True).start()
 
     def submit(self, url: str, done: Callable[[bytes | InputError], None]) -> None:
-        """Begin to fetch. `done` is called on the background thread with the body, or with why there is none."""
+        """Begin to fetch. `done` is called on the background thread with the body, or with why there is none.
+
+        After `close` nothing is begun, and `done` is not called.
+        """
 
         def finished(future: Future[bytes]) -> None:
             if future.cancelled():  # closed: nobody waits for it any more
@@ -48,11 +54,16 @@ class Fetcher:
             else:
                 done(error if isinstance(error, InputError) else FetchError(_said(error)))
 
-        asyncio.run_coroutine_threadsafe(self._bounded(url), self._loop).add_done_callback(finished)
+        with self._closing:
+            if not self._closed:
+                asyncio.run_coroutine_threadsafe(self._bounded(url), self._loop).add_done_callback(finished)
 
     def close(self) -> None:
         """Break off what is under way, without waiting for it."""
-        asyncio.run_coroutine_threadsafe(self._break_off(), self._loop)
+        with self._closing:  # so that whatever was begun is there to be broken off
+            if not self._closed:
+                self._closed = True
+                asyncio.run_coroutine_threadsafe(self._break_off(), self._loop)
 
     def _serve(self) -> None:
         try:
@@ -61,14 +72,16 @@ class Fetcher:
             self._loop.close()
 
     async def _break_off(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
+        for task in self._under_way:  # and not the transport's own tasks within them, which end with them
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._under_way, return_exceptions=True)
         await self._client.aclose()
         self._loop.stop()
 
     async def _bounded(self, url: str) -> bytes:
+        if task := asyncio.current_task():
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
         async with self._slots:
             # The bound is on the clock, not on reads: a server that drips a byte a second never times out on a read.
             try:

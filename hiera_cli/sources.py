@@ -138,7 +138,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _excluded(name: str, path: str, globs: tuple[str, ...]) -> bool:
     return any(
-        fnmatch.fnmatchcase(path.replace(os.sep, "/") if "/" in glob else name, glob.strip("/")) for glob in globs
+        fnmatch.fnmatchcase(path.replace(os.sep, "/") if "/" in glob.rstrip("/") else name, glob.strip("/"))
+        for glob in globs
     )
 
 

@@ -285,7 +285,7 @@ def test_an_existing_output_is_not_overwritten_unasked(call: Call, tmp_path: Pat
     path.write_text("precious")
     done = call("classify", CAT, "-o", path)
     assert done.status == 2
-    assert done.err == f"hiera: error: {path} exists already\n  --overwrite replaces it.\n"
+    assert done.err == f"hiera: error: {path} exists already\n  --overwrite replaces it; --resume goes on with jsonl.\n"
     assert path.read_text() == "precious"
     assert call("classify", CAT, "-o", path, "--overwrite").status == 0
     assert path.read_text().startswith("path,status")
@@ -406,14 +406,14 @@ def test_a_terminal_gets_no_control_characters_of_names(environment: dict[str, s
 def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    for number in range(60):
+    for number in range(500):
         (tmp_path / f"{number}.jpg").symlink_to(CAT)
     status, shown = in_a_terminal(
         environment, "classify", tmp_path, "--follow", "--batch-size", "1", "-o", tmp_path / "o.csv"
     )
     assert status == 0, shown
-    assert re.search(r"\d+ of 60, \d+\.\d/s, \d+\.\d s left", shown)
-    assert re.search(r"60 labelled, \d+(\.\d)? s\n$", shown)
+    assert re.search(r"\d+ of 500, \d+\.\d/s, \d+\.\d s left", shown)
+    assert re.search(r"500 labelled, \d+(\.\d)? s\n$", shown)
 
 
 # ---- start-up

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from conftest import SAMPLES
 from PIL import Image
@@ -44,6 +45,7 @@ def test_it_knows_a_copy_that_was_made_smaller_or_cropped_too(samples: dict[Path
     assert labelled(pixels) == expected
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_model_that_is_in_the_package(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

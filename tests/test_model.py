@@ -23,7 +23,7 @@ def ours(reference: torch.nn.Module, architecture: Architecture) -> Hiera:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "huge" else name for name in PUBLISHED]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("large", "huge") else name for name in PUBLISHED]
 )
 def test_logits_equal_the_reference_for_every_published_size(name: str) -> None:
     architecture = PUBLISHED[name].architecture
