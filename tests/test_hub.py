@@ -84,6 +84,22 @@ def test_without_network_and_weights_it_says_what_was_tried_and_what_to_do(hiera
     ]
 
 
+def test_a_network_that_swallows_everything_ends_in_bounded_time(environment: dict[str, str]) -> None:
+    script = f"""
+import socket, sys, time
+socket.getaddrinfo = lambda *arguments, **options: time.sleep(60)
+from hiera_cli import hub
+hub.FIRST_ANSWER = 0.5
+sys.argv = ["hiera", "classify", {str(CAT)!r}]
+from hiera_cli.__main__ import run
+run()
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert ": no answer within 0.5 s\n" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "env", "why"), [(["--offline"], {}, "--offline"), ([], {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE")]
 )
