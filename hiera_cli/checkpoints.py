@@ -8,6 +8,7 @@ or of the wrong shape refuses the checkpoint, by name.
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import re
@@ -18,6 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hiera_cli import hub
@@ -130,8 +133,22 @@ class Checkpoint:
         Raises CheckpointError if the file is damaged or its tensors are not those of this architecture.
         """
         tensors = _read_tensors(self.weights)
-        names = {name: self.layout.name(name, self.architecture) for name in expected_shapes(self.architecture)}
-        return {ours: tensors[theirs].contiguous() for ours, theirs in names.items()}
+        return {ours: tensors[theirs].contiguous() for ours, theirs in self._names().items()}
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The same in fp32, for an engine that has no torch, and without it where the file's format allows."""
+        if not _is_safetensors(self.weights) or _has_bf16(self.weights):  # numpy has no bf16
+            return {name: tensor.float().numpy() for name, tensor in self.state_dict().items()}
+        with safe_open(self.weights, framework="numpy") as file:
+            arrays = {ours: file.get_tensor(theirs) for ours, theirs in self._names().items()}
+        for name, array in arrays.items():
+            _check_numbers(
+                self.weights, name, str(array.dtype), array.dtype.kind == "f", float(array.sum(dtype=np.float32))
+            )
+        return {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
+
+    def _names(self) -> dict[str, str]:
+        return {name: self.layout.name(name, self.architecture) for name in expected_shapes(self.architecture)}
 
 
 def resolve(model: str, *, offline: bool = False, progress: hub.Progress | None = None) -> Checkpoint:
@@ -425,12 +442,22 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{file} is damaged or no safetensors file: {error}") from error
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{file}: {name} holds {tensor.dtype} numbers, not floating-point weights")
-        # A sum is finite unless a weight is not (or the weights are absurd): one pass, nothing allocated.
-        if not torch.isfinite(tensor.sum(dtype=torch.float32)):
-            raise CheckpointError(f"{file}: {name} holds weights that are not numbers (NaN or infinity)")
+        total = float(tensor.sum(dtype=torch.float32))
+        _check_numbers(file, name, str(tensor.dtype), tensor.is_floating_point(), total)
     return tensors
+
+
+def _check_numbers(file: Path, name: str, dtype: str, is_float: bool, total: float) -> None:
+    """total: the sum of a tensor, which is finite unless a weight is not (or the weights are absurd)."""
+    if not is_float:
+        raise CheckpointError(f"{file}: {name} holds {dtype} numbers, not floating-point weights")
+    if not math.isfinite(total):
+        raise CheckpointError(f"{file}: {name} holds weights that are not numbers (NaN or infinity)")
+
+
+def _has_bf16(file: Path) -> bool:
+    with safe_open(file, framework="numpy") as tensors:
+        return any(tensors.get_slice(name).get_dtype() == "BF16" for name in tensors.keys())  # noqa: SIM118
 
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hiera_cli import checkpoints, images, sources
+from hiera_cli.engine import Engine, choose, open_engine, this_machine
 from hiera_cli.errors import FetchError, InferenceError, InputError, ReadError, TooLargeError
 from hiera_cli.images import Pixels
 from hiera_cli.labels import Label
@@ -29,7 +30,6 @@ from hiera_cli.predictions import Failure, Result, Stamp, predict, stamp_of
 from hiera_cli.sources import Kind, Source
 
 if TYPE_CHECKING:
-    from hiera_cli.engine import Engine
     from hiera_cli.fetch import Fetcher
     from hiera_cli.hub import Progress
 
@@ -74,6 +74,7 @@ class Classifier:
 def load_classifier(
     model: str = "tiny",
     *,
+    engine: str = "auto",
     device: str = "auto",
     precision: str = "auto",
     batch_size: int | None = None,
@@ -82,14 +83,12 @@ def load_classifier(
 ) -> Classifier:
     """Load a model, downloading its weights if they are not on this machine.
 
-    model: tiny … huge, demo, a Hub repository, a folder or a file. device, precision: see `hiera classify --help`.
+    model: tiny … huge, demo, a Hub repository, a folder or a file. engine, device, precision: as `hiera classify` has.
     Raises CheckpointError or DeviceError.
     """
     checkpoint = checkpoints.resolve(model, offline=offline, progress=progress)
-    from hiera_cli import engine  # the one place where torch is imported
-
-    placement = engine.choose(device, precision, engine.this_machine())
-    return Classifier(checkpoint, engine.TorchEngine(checkpoint, placement, batch_size))
+    placement = choose(engine, device, precision, this_machine(engine, device))
+    return Classifier(checkpoint, open_engine(checkpoint, placement, batch_size))
 
 
 @dataclass(frozen=True)

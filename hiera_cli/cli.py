@@ -34,6 +34,7 @@ app = typer.Typer(
 
 FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
+ENGINES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MODELS = (*PUBLISHED, "demo")
 
@@ -75,6 +76,12 @@ def _checked_format(value: str | None) -> str | None:
 def _checked_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise typer.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N, mps")
+    return value
+
+
+def _checked_engine(value: str) -> str:
+    if value not in ENGINES:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(ENGINES)}")
     return value
 
 
@@ -125,9 +132,19 @@ Precision = Annotated[
     typer.Option(
         envvar="HIERA_PRECISION",
         metavar="PRECISION",
-        help="auto, fp32, bf16 or fp16. auto is fp32 on a CPU, bf16 or fp16 on CUDA.",
+        help="auto, fp32, bf16 or fp16. auto is bf16 where the processor or GPU has it; fp32 is the reference.",
         autocompletion=_completes(PRECISIONS),
         callback=_checked_precision,
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        envvar="HIERA_ENGINE",
+        metavar="ENGINE",
+        help="auto, torch or openvino. auto is openvino on a CPU where it is installed.",
+        autocompletion=_completes(ENGINES),
+        callback=_checked_engine,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -177,6 +194,7 @@ def classify(
         float, typer.Option(metavar="P", min=0, max=1, help="Leave out labels that score under P.")
     ] = 0.0,
     model: Model = "tiny",
+    engine: Engine = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
     batch_size: Annotated[
@@ -224,6 +242,7 @@ def classify(
         overwrite=overwrite,
         resume=resume,
         model=model,
+        engine=engine,
         device=device,
         precision=precision,
         batch_size=batch_size,
@@ -334,11 +353,19 @@ def _labels_of(model: str, offline: bool) -> tuple[Label, ...]:
 
 
 @app.command()
-def info(device: Device = "auto", precision: Precision = "auto", as_json: Json = False) -> None:
-    """Show versions, the device and precision that would be used and why, and what is cached."""
+def info(
+    engine: Engine = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    clear_compiled: Annotated[bool, typer.Option("--clear-compiled", help="Remove the compiled models.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show versions, the engine, device and precision that would be used and why, and what is cached."""
     from hiera_cli import weights
 
-    facts = weights.info(device, precision)
+    if clear_compiled:
+        weights.clear_compiled()
+    facts = weights.info(engine, device, precision)
     if as_json:
         return _print(json.dumps(facts, indent=2))
     lines = [f"{name:<16} {version}" for name, version in facts["versions"].items()]
@@ -346,6 +373,7 @@ def info(device: Device = "auto", precision: Precision = "auto", as_json: Json =
         "",
         f"{'device':<16} {facts['device']} ({facts['device_why']})",
         f"{'precision':<16} {facts['precision']} ({facts['precision_why']})",
+        f"{'engine':<16} {facts['engine']} ({facts['engine_why']})",
         f"{'processors':<16} {facts['processors']}",
         "",
         f"{'cache':<16} {facts['cache']}",
@@ -354,4 +382,9 @@ def info(device: Device = "auto", precision: Precision = "auto", as_json: Json =
         lines.append(f"{'':<16} {entry['name']} ({entry['repository']}, {entry['bytes'] / 1e6:,.0f} MB)")
     if not facts["cached"]:
         lines.append(f"{'':<16} no weights yet: `hiera download` fetches them")
+    lines += ["", f"{'compiled':<16} {facts['compiled_folder']}"]
+    for entry in facts["compiled"]:
+        lines.append(f"{'':<16} {entry['name']} ({entry['bytes'] / 1e6:,.0f} MB)")
+    if not facts["compiled"]:
+        lines.append(f"{'':<16} none: the openvino engine keeps its compiled models there")
     return _print("\n".join(lines))

@@ -1,24 +1,26 @@
-"""A checkpoint on a device at a precision: arrays of pixels → logits.
+"""Which engine runs a model, on which device and at which precision; and the one place where an engine is imported.
 
-The decisions (which device, which precision) are plain functions of what the machine has, apart from torch's answers,
-so that they can be tested on a machine that has none of it.
+The decisions are a plain function of what the machine has, so that they can be tested on a machine that has none of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import platform
+import sys
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hiera_cli.checkpoints import Checkpoint
 from hiera_cli.errors import DeviceError
-from hiera_cli.model import Hiera
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}  # larger ones fall out of a CPU's cache
+ENGINES = ("auto", "torch", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 class Engine(Protocol):
@@ -37,20 +39,24 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What there is to run on. cuda: the GPUs' names. cuda_bf16: whether they compute in bf16 natively."""
+class Accelerators:
+    """What torch can use beside the CPU. cuda: the GPUs' names. cuda_bf16: whether they compute in bf16 natively."""
 
     cuda: tuple[str, ...] = ()
     cuda_bf16: bool = False
     mps: bool = False
 
 
-def this_machine() -> Machine:
-    """Ask torch."""
-    if torch.cuda.is_available():
-        names = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-        return Machine(cuda=names, cuda_bf16=torch.cuda.is_bf16_supported(including_emulation=False))
-    return Machine(mps=torch.backends.mps.is_available())
+@dataclass(frozen=True)
+class Machine:
+    """What there is to run on.
+
+    cpu_bf16: whether the processor multiplies in bf16. openvino: whether it is installed.
+    """
+
+    accelerators: Accelerators = field(default_factory=Accelerators)
+    cpu_bf16: bool = False
+    openvino: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,55 +65,103 @@ class Placement:
 
     device: str
     precision: str
+    engine: str = "torch"
     device_why: str = "as asked"
     precision_why: str = "as asked"
+    engine_why: str = "as asked"
 
 
-def choose(device: str, precision: str, machine: Machine) -> Placement:
+def this_machine(engine: str, device: str) -> Machine:
+    """Look around. Asks torch, which takes a second to import, only where an answer of its may matter."""
+    accelerators = Accelerators()
+    if engine != "openvino" and (device not in ("auto", "cpu") or (device == "auto" and _may_have_gpu())):
+        from hiera_cli import torch_engine
+
+        accelerators = torch_engine.accelerators()
+    return Machine(accelerators, cpu_bf16=_cpu_has_bf16(), openvino=find_spec("openvino") is not None)
+
+
+def _may_have_gpu() -> bool:
+    """False only where there is certainly none: on Linux without the driver of any."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return any(
+        os.path.exists(node) for node in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/dev/nvmap")
+    )
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the processor has instructions that multiply bf16 numbers (AVX-512 BF16, AMX, Arm's BF16)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:  # not Linux: take the safe side
+        return False
+    flags = set(text.split())
+    wanted = {"bf16"} if platform.machine() == "aarch64" else {"avx512_bf16", "amx_bf16"}
+    return bool(flags & wanted)
+
+
+def choose(engine: str, device: str, precision: str, machine: Machine) -> Placement:
     """Resolve what was asked for against what there is.
 
-    device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32, bf16 or fp16.
+    engine: auto, torch or openvino. device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32, bf16 or fp16.
     Raises DeviceError where an explicit wish can't be had: nothing falls back silently.
     """
-    chosen, why_device = _choose_device(device, machine)
-    chosen_precision, why_precision = _choose_precision(precision, chosen, machine)
-    return Placement(chosen, chosen_precision, why_device, why_precision)
+    chosen_device, why_device = _choose_device(engine, device, machine.accelerators)
+    chosen_engine, why_engine = _choose_engine(engine, chosen_device, machine)
+    chosen_precision, why_precision = _choose_precision(precision, chosen_device, machine)
+    return Placement(chosen_device, chosen_precision, chosen_engine, why_device, why_precision, why_engine)
 
 
-def _choose_device(wanted: str, machine: Machine) -> tuple[str, str]:
-    there = ", ".join(
-        [
-            "cpu",
-            *(f"cuda:{i} ({name})" for i, name in enumerate(machine.cuda)),
-            *(["mps"] if machine.mps else []),
-        ]
-    )
+def _choose_device(engine: str, wanted: str, there_is: Accelerators) -> tuple[str, str]:
+    cuda = [f"cuda:{index} ({name})" for index, name in enumerate(there_is.cuda)]
+    there = ", ".join(["cpu", *cuda, *(["mps"] if there_is.mps else [])])
+    if engine == "openvino":
+        if wanted not in ("auto", "cpu"):
+            raise DeviceError(
+                f"the openvino engine runs on the CPU, not on {wanted}", "Use --engine torch for other devices."
+            )
+        return "cpu", "the openvino engine runs there"
     if wanted == "auto":
-        if machine.cuda:
+        if there_is.cuda:
             return "cuda:0", "auto takes CUDA where it is available"
-        if machine.mps:
+        if there_is.mps:
             return "mps", "auto takes MPS where there is no CUDA"
         return "cpu", "no CUDA and no MPS on this machine, or in this build of PyTorch"
     kind, _, number = wanted.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
         raise DeviceError(f"no device is called {wanted!r}", "Devices: auto, cpu, cuda, cuda:N, mps.")
-    available = {"cpu": True, "cuda": int(number or 0) < len(machine.cuda), "mps": machine.mps}[kind]
+    available = {"cpu": True, "cuda": int(number or 0) < len(there_is.cuda), "mps": there_is.mps}[kind]
     if not available:
         raise DeviceError(
             f"device {wanted} can't be had here; there is: {there}",
-            f"PyTorch {torch.__version__} sees no such device. `--device auto` takes the best that is there.",
+            "PyTorch sees no such device on this machine. `--device auto` takes the best that is there.",
         )
     return (f"cuda:{int(number or 0)}" if kind == "cuda" else kind), "as asked"
 
 
+def _choose_engine(wanted: str, device: str, machine: Machine) -> tuple[str, str]:
+    if wanted == "openvino" and not machine.openvino:
+        raise DeviceError("the openvino engine is not installed", "pip install 'hiera-cli[openvino]'")
+    if wanted != "auto":
+        return wanted, "as asked"
+    if device == "cpu" and machine.openvino:
+        return "openvino", "auto takes OpenVINO on a CPU where it is installed"
+    return "torch", "auto takes PyTorch" if device != "cpu" else "auto takes PyTorch: OpenVINO is not installed"
+
+
 def _choose_precision(wanted: str, device: str, machine: Machine) -> tuple[str, str]:
     if wanted == "auto":
-        if not device.startswith("cuda"):
-            return "fp32", "auto is fp32 here, the reference's precision"
-        if machine.cuda_bf16:
+        if device == "cpu":
+            if machine.cpu_bf16:
+                return "bf16", "auto is bf16 where the processor multiplies in it"
+            return "fp32", "auto is fp32 on a processor without bf16"
+        if device == "mps":
+            return "fp32", "auto is fp32 there, the reference's precision"
+        if machine.accelerators.cuda_bf16:
             return "bf16", "auto is bf16 where the GPU computes in it"
         return "fp16", "auto is fp16 on a GPU without bf16"
-    if wanted not in DTYPES:
+    if wanted not in PRECISIONS:
         raise DeviceError(f"no precision is called {wanted!r}", "Precisions: auto, fp32, bf16, fp16.")
     if wanted == "fp16" and device == "cpu":
         raise DeviceError(
@@ -117,58 +171,12 @@ def _choose_precision(wanted: str, device: str, machine: Machine) -> tuple[str, 
     return wanted, "as asked"
 
 
-class TorchEngine:
-    """Hiera in PyTorch, eager mode.
+def open_engine(checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None) -> Engine:
+    """Put a checkpoint where it is to run. Raises CheckpointError for damaged weights, DeviceError for no memory."""
+    if placement.engine == "openvino":
+        from hiera_cli.openvino_engine import OpenVinoEngine
 
-    batch_size: images to run together; chosen for the device unless given. It shrinks when a GPU's memory runs out.
-    Raises CheckpointError for damaged weights, DeviceError if they do not fit on the device.
-    """
+        return OpenVinoEngine(checkpoint, placement, batch_size)
+    from hiera_cli.torch_engine import TorchEngine
 
-    def __init__(self, checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None) -> None:
-        self.placement = placement
-        self.precision = placement.precision
-        self._device = torch.device(placement.device)
-        self._dtype = DTYPES[placement.precision]
-        self.batch_size = batch_size or BATCH_SIZES[self._device.type]
-        with torch.device("meta"):  # no storage and no initialisation: the checkpoint's tensors are put in
-            self._model = Hiera(checkpoint.architecture)
-        self._model.load_state_dict(checkpoint.state_dict(), strict=True, assign=True)
-        self._model.requires_grad_(False).eval()
-        if placement.precision == "fp32":  # no TF32 in the patch convolution: fp32 means the reference's numbers
-            torch.backends.cudnn.allow_tf32 = False
-        try:
-            self._model.float().to_precision(self._dtype).to(self._device)
-        except torch.OutOfMemoryError as error:
-            raise self._out_of_memory("the weights") from error
-
-    def describe(self) -> str:
-        """Such as `cuda:0 (NVIDIA H100), bf16` or `cpu (2 threads), fp32`."""
-        if self._device.type == "cuda":
-            detail = f" ({torch.cuda.get_device_name(self._device)})"
-        else:
-            detail = f" ({torch.get_num_threads()} threads)" if self._device.type == "cpu" else ""
-        return f"{self.placement.device}{detail}, {self.placement.precision}"
-
-    def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(batch, 3, 224, 224) → (batch, classes). Out of memory on a GPU halves the batch and goes on."""
-        try:
-            with torch.inference_mode():
-                batch = torch.from_numpy(pixels)
-                if self._device.type == "cuda":
-                    batch = batch.pin_memory().to(self._device, non_blocking=True)
-                output = self._model(batch.to(self._device, self._dtype))
-                return output.float().cpu().numpy()  # type: ignore[no-any-return]
-        except torch.OutOfMemoryError as error:
-            if len(pixels) == 1:
-                raise self._out_of_memory("a single image") from error
-        half = len(pixels) // 2
-        self.batch_size = max(1, min(self.batch_size, half))
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        return np.concatenate([self.logits(pixels[:half]), self.logits(pixels[half:])])
-
-    def _out_of_memory(self, what: str) -> DeviceError:
-        return DeviceError(
-            f"{self.placement.device} has not enough free memory for {what}",
-            "Free some, use a smaller model (-m tiny), or --device cpu.",
-        )
+    return TorchEngine(checkpoint, placement, batch_size)

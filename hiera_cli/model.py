@@ -69,18 +69,19 @@ class Attention(nn.Module):
         self.unit_tokens = unit_tokens
         self.within_units = within_units
         self.pool = dim != dim_out
+        self.dim_out = dim_out
         self.qkv = nn.Linear(dim, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, _ = x.shape
         group = self.unit_tokens if self.within_units else tokens  # tokens that see each other
-        qkv = self.qkv(x).view(-1, group, 3, self.num_heads, self.proj.in_features // self.num_heads)
+        qkv = self.qkv(x).view(-1, group, 3, self.num_heads, self.dim_out // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 × (B·U or B, H, group, D)
         if self.pool:
             q = max_pool(q, 2, self.unit_tokens)
         x = F.scaled_dot_product_attention(q, k, v)
-        x = x.transpose(1, 2).reshape(batch, -1, self.proj.in_features)  # (B, N or N/4, C)
+        x = x.transpose(1, 2).reshape(batch, -1, self.dim_out)  # (B, N or N/4, C)
         return self.proj(x)  # type: ignore[no-any-return]
 
 

@@ -37,6 +37,7 @@ class Request:
     overwrite: bool = False
     resume: bool = False
     model: str = "tiny"
+    engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | None = None
@@ -221,6 +222,7 @@ class _Run:
         request = self._request
         classifier = load_classifier(
             request.model,
+            engine=request.engine,
             device=request.device,
             precision=request.precision,
             batch_size=request.batch_size,

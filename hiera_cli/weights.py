@@ -10,9 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hiera_cli import __version__, checkpoints, hub
+from hiera_cli import __version__, checkpoints, compiled, hub
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.checkpoints import CONFIG, DEMO, WEIGHTS
+from hiera_cli.classifier import cpu_count
+from hiera_cli.engine import choose, this_machine
 from hiera_cli.errors import OutputError, UsageError
 from hiera_cli.run import describe_download
 
@@ -77,12 +79,9 @@ def models() -> list[dict[str, Any]]:
     return [*rows, {**demo, "licence": "Apache-2.0", "on_this_machine": True}]
 
 
-def info(device: str, precision: str) -> dict[str, Any]:
+def info(engine: str, device: str, precision: str) -> dict[str, Any]:
     """Versions, placement, cache. Raises DeviceError if the device or precision can't be had."""
-    from hiera_cli import engine
-    from hiera_cli.classifier import cpu_count
-
-    placement = engine.choose(device, precision, engine.this_machine())
+    placement = choose(engine, device, precision, this_machine("torch", device))
     cached = []
     for model in PUBLISHED.values():
         if files := hub.cached(model.repository, (CONFIG, WEIGHTS)):
@@ -90,15 +89,24 @@ def info(device: str, precision: str) -> dict[str, Any]:
             cached.append({"name": model.name, "repository": model.repository, "bytes": size})
     return {
         "versions": {"hiera": __version__, "python": platform.python_version()}
-        | {name: _version(name) for name in ("torch", "pillow", "numpy", "safetensors", "huggingface_hub")},
+        | {name: _version(name) for name in ("torch", "openvino", "pillow", "numpy", "safetensors", "huggingface_hub")},
         "device": placement.device,
         "device_why": placement.device_why,
+        "engine": placement.engine,
+        "engine_why": placement.engine_why,
         "precision": placement.precision,
         "precision_why": placement.precision_why,
         "processors": cpu_count(),
         "cache": str(hub.cache_folder()),
         "cached": cached,
+        "compiled_folder": str(compiled.folder()),
+        "compiled": [{"name": each.name, "bytes": each.bytes} for each in compiled.kept()],
     }
+
+
+def clear_compiled() -> None:
+    """Remove the compiled models."""
+    compiled.clear()
 
 
 def _version(name: str) -> str:

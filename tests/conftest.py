@@ -52,6 +52,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONWARNINGS": "default",
         "COLUMNS": "100",
+        "HIERA_ENGINE": "torch",
         "NO_PROXY": "127.0.0.1,localhost",
     }
 
@@ -124,6 +125,8 @@ def call(
 
     for name in [name for name in os.environ if name.startswith("HIERA_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("HIERA_ENGINE", "torch")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def run(*arguments: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["hiera", *map(os.fspath, arguments)])

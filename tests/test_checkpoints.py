@@ -16,12 +16,13 @@ import torch
 from checkpoint_maker import SMALL, reference_model, save, save_original, save_timm
 from safetensors.torch import load_file, save_file
 
-from hiera_cli import checkpoints
+from hiera_cli import checkpoints, packed
 from hiera_cli.architecture import PUBLISHED
 from hiera_cli.checkpoints import resolve
-from hiera_cli.engine import Placement, TorchEngine
+from hiera_cli.engine import Placement
 from hiera_cli.errors import CheckpointError
 from hiera_cli.labels import Label, imagenet_labels
+from hiera_cli.torch_engine import TorchEngine
 
 PIXELS = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
 
@@ -92,6 +93,7 @@ def test_loading_initialises_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
 
     for name in ("uniform_", "normal_", "zero_", "fill_"):
         monkeypatch.setattr(torch.Tensor, name, only_without_storage)
+    monkeypatch.setattr(packed, "works", lambda dtype: False)
     weights = checkpoint.state_dict()
     engine = TorchEngine(checkpoint, Placement("cpu", "fp32"))
     for name, parameter in engine._model.state_dict().items():

@@ -23,6 +23,7 @@ from conftest import SAMPLES, Call, Hiera
 from hiera_cli import __version__
 
 CAT = SAMPLES / "cat.jpg"
+ENGINES = ("torch", "openvino")
 TRUE = {
     "astronaut.jpg": "space shuttle",
     "cat.jpg": "tabby, tabby cat",
@@ -39,9 +40,23 @@ SAYS = (
 
 @pytest.fixture(autouse=True)
 def _demo_on_the_cpu(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
-    for name, value in {"HIERA_MODEL": "demo", "HIERA_DEVICE": "cpu", "HIERA_PRECISION": "fp32"}.items():
+    for name, value in {
+        "HIERA_MODEL": "demo",
+        "HIERA_DEVICE": "cpu",
+        "HIERA_PRECISION": "fp32",
+        "HIERA_ENGINE": "torch",
+    }.items():
         environment[name] = value
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The contract is one for every engine."""
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    monkeypatch.setenv("HIERA_ENGINE", request.param)
+    return str(request.param)
 
 
 def first_labels(records: list[dict[str, object]]) -> list[str]:
@@ -54,13 +69,14 @@ def first_labels(records: list[dict[str, object]]) -> list[str]:
 # ---- results
 
 
-def test_a_folder_is_labelled_rightly_as_json(call: Call) -> None:
+def test_a_folder_is_labelled_rightly_as_json(call: Call, engine: str) -> None:
     done = call("classify", SAMPLES, "--json")
     assert done.status == 0
     records = json.loads(done.out)
     assert [record["path"] for record in records] == [f"{SAMPLES}/{name}" for name in TRUE]
     assert first_labels(records) == list(TRUE.values())
-    assert re.fullmatch(re.escape(SAYS) + r"hiera: 6 labelled, \d+\.\d s\n", done.err)
+    says = SAYS if engine == "torch" else SAYS.replace("cpu (", "cpu (OpenVINO, ")
+    assert re.fullmatch(re.escape(says) + r"hiera: 6 labelled, \d+\.\d s\n", done.err)
 
 
 def test_one_image_in_plain_is_its_five_labels(call: Call) -> None:
@@ -72,6 +88,7 @@ def test_one_image_in_plain_is_its_five_labels(call: Call) -> None:
     assert done.err == SAYS
 
 
+@pytest.mark.usefixtures("engine")
 def test_top_k_and_min_score(call: Call) -> None:
     assert [len(r["predictions"]) for r in call("classify", SAMPLES, "-k", "1", "-f", "jsonl").records()] == [1] * 6
     assert len(call("classify", CAT, "-k", "5000").out.splitlines()) == 1000
@@ -110,6 +127,7 @@ def test_quiet_says_nothing(call: Call, tmp_path: Path) -> None:
     assert call("classify", CAT, "gone.jpg", "-q").err == ""
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("place", [0, 3, 6])
 def test_an_unreadable_file_is_one_record_and_the_rest_go_on(call: Call, tmp_path: Path, place: int) -> None:
     broken = tmp_path / "broken.jpg"
@@ -138,6 +156,7 @@ def test_nothing_but_unreadable_files_is_a_record_each(call: Call, tmp_path: Pat
 NAMES = ["a b.jpg", "[brackets].jpg", "line\nbreak.jpg", "😀.jpg", os.fsdecode(b"caf\xe9.jpg"), "-dash.jpg"]
 
 
+@pytest.mark.usefixtures("engine")
 def test_any_file_name_comes_out_of_json_unharmed(call: Call, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -252,6 +271,10 @@ def test_what_is_no_image_answers_in_one_line(call: Call, tmp_path: Path) -> Non
         (["classify", "--files-from", "none"], "hiera: error: cannot read the list none: No such file or directory"),
         (["classify", CAT, "--device", "cuda:9"], "hiera: error: device cuda:9 can't be had here; there is: cpu"),
         (["classify", CAT, "--precision", "fp16"], "hiera: error: fp16 is refused on the CPU"),
+        (
+            ["classify", CAT, "--engine", "openvino", "--device", "mps"],
+            "hiera: error: the openvino engine runs on the CPU",
+        ),
         (["download", "demo"], "hiera: error: the demo model is inside the program"),
         (["labels", "-m", "no-such"], "hiera: error: no model, folder or file is called 'no-such'"),
     ],
@@ -269,6 +292,7 @@ def test_what_cannot_start_says_why_and_ends_with_2(call: Call, arguments: list[
         (["classify", "x", "-f", "xml"], "'xml' is none of table, plain, json, jsonl, csv, tsv"),
         (["classify", "x", "--device", "tpu"], "'tpu' is none of auto, cpu, cuda, cuda:N, mps"),
         (["classify", "x", "--precision", "int8"], "'int8' is none of auto, fp32, bf16, fp16"),
+        (["classify", "x", "--engine", "onnx"], "'onnx' is none of auto, torch, openvino"),
         (["classify", "x", "--nonsense"], "No such option: --nonsense"),
         (["clasify"], "No such command 'clasify'"),
     ],
@@ -446,6 +470,23 @@ def test_what_answers_at_once_imports_nothing_heavy(environment: dict[str, str],
     imported = set(done.stdout.rpartition("IMPORTED")[2].split())
     assert imported
     assert imported & (HEAVY - {"rich"}) == set()
+
+
+def test_the_compiled_engine_needs_no_torch(environment: dict[str, str]) -> None:
+    pytest.importorskip("openvino")
+    code = (
+        "import sys; sys.argv = ['hiera', 'classify', sys.argv[1], '--engine', 'auto']\n"
+        "from hiera_cli.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'huggingface_hub.file_download', 'httpx2'} & sys.modules.keys()"
+    )
+    environment.pop("HIERA_ENGINE")
+    for _ in ("compiled", "loaded"):
+        done = subprocess.run([sys.executable, "-c", code, str(CAT)], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "tabby, tabby cat" in done.stdout
+        assert "OpenVINO" in done.stderr
 
 
 def test_the_package_alone_imports_no_torch() -> None:

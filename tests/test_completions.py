@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hiera_cli.cli import DEVICES, FORMATS, MODELS, PRECISIONS
+from hiera_cli.cli import DEVICES, ENGINES, FORMATS, MODELS, PRECISIONS
 
 FOLDER = Path(__file__).parent.parent / "completions"
 FILES = {"bash": "hiera.bash", "zsh": "_hiera", "fish": "hiera.fish", "powershell": "hiera.ps1"}
@@ -48,6 +48,7 @@ def on_the_path(tmp_path: Path) -> dict[str, str]:
         ("classify --device ", DEVICES),
         ("classify --format ", FORMATS),
         ("classify --precision ", PRECISIONS),
+        ("classify --engine ", ENGINES),
         ("download b", ("base", "base-plus")),
         ("", ("classify", "download", "models", "labels", "info")),
         ("classify --top", ("--top-k",)),

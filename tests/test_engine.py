@@ -2,59 +2,78 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from hiera_cli import checkpoints
-from hiera_cli.engine import Machine, Placement, TorchEngine, choose
-from hiera_cli.errors import DeviceError
+from hiera_cli import checkpoints, compiled, packed
+from hiera_cli.engine import Accelerators, Machine, Placement, choose
+from hiera_cli.errors import CheckpointError, DeviceError
+from hiera_cli.images import load
+from hiera_cli.torch_engine import TorchEngine
 
 CPU = Machine()
-H100 = Machine(cuda=("H100", "H100"), cuda_bf16=True)
-T4 = Machine(cuda=("T4",), cuda_bf16=False)
-MAC = Machine(mps=True)
+NEW_CPU = Machine(cpu_bf16=True)
+WITH_OPENVINO = Machine(cpu_bf16=True, openvino=True)
+H100 = Machine(Accelerators(cuda=("H100", "H100"), cuda_bf16=True), cpu_bf16=True, openvino=True)
+T4 = Machine(Accelerators(cuda=("T4",), cuda_bf16=False))
+MAC = Machine(Accelerators(mps=True))
 
 
 @pytest.mark.parametrize(
-    ("machine", "device", "precision", "expected"),
+    ("machine", "engine", "device", "precision", "expected"),
     [
-        (CPU, "auto", "auto", ("cpu", "fp32")),
-        (CPU, "cpu", "bf16", ("cpu", "bf16")),
-        (H100, "auto", "auto", ("cuda:0", "bf16")),
-        (H100, "cuda", "auto", ("cuda:0", "bf16")),
-        (H100, "cuda:1", "fp32", ("cuda:1", "fp32")),
-        (H100, "cpu", "auto", ("cpu", "fp32")),
-        (T4, "auto", "auto", ("cuda:0", "fp16")),
-        (MAC, "auto", "auto", ("mps", "fp32")),
-        (MAC, "mps", "fp16", ("mps", "fp16")),
+        (CPU, "auto", "auto", "auto", ("torch", "cpu", "fp32")),
+        (CPU, "auto", "cpu", "bf16", ("torch", "cpu", "bf16")),
+        (NEW_CPU, "auto", "auto", "auto", ("torch", "cpu", "bf16")),
+        (NEW_CPU, "auto", "auto", "fp32", ("torch", "cpu", "fp32")),
+        (WITH_OPENVINO, "auto", "auto", "auto", ("openvino", "cpu", "bf16")),
+        (WITH_OPENVINO, "torch", "auto", "fp32", ("torch", "cpu", "fp32")),
+        (H100, "auto", "auto", "auto", ("torch", "cuda:0", "bf16")),
+        (H100, "auto", "cuda", "auto", ("torch", "cuda:0", "bf16")),
+        (H100, "auto", "cuda:1", "fp32", ("torch", "cuda:1", "fp32")),
+        (H100, "auto", "cpu", "auto", ("openvino", "cpu", "bf16")),
+        (H100, "openvino", "auto", "fp32", ("openvino", "cpu", "fp32")),
+        (T4, "auto", "auto", "auto", ("torch", "cuda:0", "fp16")),
+        (MAC, "auto", "auto", "auto", ("torch", "mps", "fp32")),
+        (MAC, "auto", "mps", "fp16", ("torch", "mps", "fp16")),
     ],
 )
 def test_auto_takes_the_best_and_wishes_are_kept(
-    machine: Machine, device: str, precision: str, expected: tuple[str, str]
+    machine: Machine, engine: str, device: str, precision: str, expected: tuple[str, str, str]
 ) -> None:
-    placement = choose(device, precision, machine)
-    assert (placement.device, placement.precision) == expected
+    placement = choose(engine, device, precision, machine)
+    assert (placement.engine, placement.device, placement.precision) == expected
 
 
 @pytest.mark.parametrize(
-    ("machine", "device", "message"),
+    ("machine", "engine", "device", "message"),
     [
-        (CPU, "cuda", "device cuda can't be had here; there is: cpu"),
-        (CPU, "mps", "device mps can't be had here; there is: cpu"),
-        (H100, "cuda:2", r"device cuda:2 can't be had here; there is: cpu, cuda:0 \(H100\), cuda:1 \(H100\)"),
-        (CPU, "tpu", "no device is called 'tpu'"),
-        (H100, "cuda:x", "no device is called 'cuda:x'"),
+        (CPU, "auto", "cuda", "device cuda can't be had here; there is: cpu"),
+        (CPU, "auto", "mps", "device mps can't be had here; there is: cpu"),
+        (H100, "auto", "cuda:2", r"device cuda:2 can't be had here; there is: cpu, cuda:0 \(H100\), cuda:1 \(H100\)"),
+        (CPU, "auto", "tpu", "no device is called 'tpu'"),
+        (H100, "auto", "cuda:x", "no device is called 'cuda:x'"),
+        (CPU, "openvino", "cpu", "the openvino engine is not installed"),
+        (H100, "openvino", "cuda", "the openvino engine runs on the CPU, not on cuda"),
     ],
 )
-def test_an_explicit_device_that_is_not_there_is_an_error(machine: Machine, device: str, message: str) -> None:
+def test_an_explicit_wish_that_cannot_be_had_is_an_error(
+    machine: Machine, engine: str, device: str, message: str
+) -> None:
     with pytest.raises(DeviceError, match=message):
-        choose(device, "auto", machine)
+        choose(engine, device, "auto", machine)
 
 
 def test_fp16_on_the_cpu_is_refused_with_a_reason() -> None:
     with pytest.raises(DeviceError, match="slower"):
-        choose("cpu", "fp16", H100)
+        choose("auto", "cpu", "fp16", H100)
 
 
 @pytest.fixture
@@ -76,7 +95,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(engine: TorchEngine, m
 
     monkeypatch.setattr(engine._model, "forward", short_of_memory)
     np.testing.assert_allclose(engine.logits(pixels), expected, atol=1e-4)
-    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    assert sizes == [4, 3, 1, 2, 4, 2, 2]
     assert engine.batch_size == 1
 
 
@@ -97,3 +116,144 @@ def test_bf16_gives_the_same_label(engine: TorchEngine) -> None:
     assert half.describe().endswith(", bf16")
     np.testing.assert_allclose(half.logits(pixels), engine.logits(pixels), atol=0.3)
     assert not np.array_equal(half.logits(pixels), engine.logits(pixels))
+
+
+# ---- packed linear layers
+
+
+def test_packed_layers_compute_what_plain_ones_do(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "works", lambda dtype: False)
+    plain = TorchEngine(checkpoints.resolve("demo"), Placement("cpu", "fp32"))
+    assert not any(isinstance(module, packed.PackedLinear) for module in plain._model.modules())
+    pixels = np.random.default_rng(0).standard_normal((5, 3, 224, 224), dtype=np.float32)
+    np.testing.assert_allclose(engine.logits(pixels), plain.logits(pixels), atol=1e-5 * np.ptp(plain.logits(pixels)))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="packed layers are for x86")
+def test_packed_layers_are_used_where_they_work(engine: TorchEngine) -> None:
+    assert packed.works(torch.float32)
+    assert sum(isinstance(module, packed.PackedLinear) for module in engine._model.modules()) == 5 * 4 + 3
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        lambda *arguments: torch.zeros(2, 8, 32),
+        lambda x, *arguments: (_ for _ in ()).throw(RuntimeError("another signature")),
+    ],
+    ids=["computes something else", "takes other arguments"],
+)
+def test_packed_layers_that_do_not_work_are_not_used(operator: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed.PackedLinear, "forward", lambda self, x: operator(x))  # type: ignore[operator]
+    assert not packed.works(torch.float32)
+    engine = TorchEngine(checkpoints.resolve("demo"), Placement("cpu", "fp32"))
+    assert not any(isinstance(module, packed.PackedLinear) for module in engine._model.modules())
+
+
+# ---- the compiled engine
+
+
+@pytest.fixture
+def openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Its module, with an empty folder for compiled models."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    from hiera_cli import openvino_engine
+
+    return openvino_engine
+
+
+PLACE = Placement("cpu", "fp32", "openvino")
+
+
+def test_the_compiled_engine_gives_torchs_scores(
+    openvino: ModuleType, samples: dict[Path, int], tiny_folder: Path
+) -> None:
+    pixels = np.stack([load(str(path)) for path in samples])
+    for name in ("demo", str(tiny_folder)):
+        checkpoint = checkpoints.resolve(name)
+        expected = softmax(TorchEngine(checkpoint, Placement("cpu", "fp32")).logits(pixels))
+        for _ in ("compiled", "loaded"):
+            engine = openvino.OpenVinoEngine(checkpoint, PLACE)
+            got = engine.logits(pixels)
+            assert got.dtype == np.float32
+            np.testing.assert_allclose(softmax(got), expected, atol=1e-4)
+            np.testing.assert_allclose(softmax(engine.logits(pixels[:1])), expected[:1], atol=1e-4)
+        half = softmax(openvino.OpenVinoEngine(checkpoint, Placement("cpu", "bf16", "openvino")).logits(pixels))
+        assert half.argmax(1).tolist() == list(samples.values())
+        np.testing.assert_allclose(half, expected, atol=0.03)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(1, keepdims=True))
+
+
+def test_a_model_is_compiled_once(openvino: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = checkpoints.resolve("demo")
+    openvino.OpenVinoEngine(checkpoint, PLACE)
+    (kept,) = compiled.kept()
+    assert kept.name == "demo-fp32"
+    monkeypatch.setattr(openvino, "build", lambda *arguments: pytest.fail("compiled again"))
+    openvino.OpenVinoEngine(checkpoint, PLACE)
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", None], ids=["empty", "one byte", "a bit flipped"])
+def test_a_damaged_compiled_model_is_made_anew(openvino: ModuleType, damage: bytes | None) -> None:
+    checkpoint = checkpoints.resolve("demo")
+    pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
+    expected = openvino.OpenVinoEngine(checkpoint, PLACE).logits(pixels)
+    (kept,) = compiled.kept()
+    whole = kept.path.read_bytes()
+    kept.path.write_bytes(damage if damage is not None else whole[:5000] + bytes([whole[5000] ^ 4]) + whole[5001:])
+    assert compiled.load(kept.path) is None
+    np.testing.assert_array_equal(openvino.OpenVinoEngine(checkpoint, PLACE).logits(pixels), expected)
+    assert compiled.load(kept.path) is not None
+
+
+def test_other_weights_are_another_compiled_model_in_place_of_the_old_one(openvino: ModuleType, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoints.DEMO_FOLDER, tmp_path / "model"))
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
+    before = openvino.OpenVinoEngine(checkpoints.resolve(str(folder)), PLACE).logits(pixels)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.bias"] += 1
+    save_file(tensors, folder / "model.safetensors")
+    after = openvino.OpenVinoEngine(checkpoints.resolve(str(folder)), PLACE).logits(pixels)
+    np.testing.assert_allclose(after, before + 1, atol=1e-3)
+    assert len(compiled.kept()) == 1
+
+
+def test_a_cache_folder_that_cannot_be_written_is_no_error(openvino: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    openvino.OpenVinoEngine(checkpoints.resolve("demo"), PLACE)
+    assert compiled.kept() == []
+
+
+def test_compiled_models_can_be_cleared(openvino: ModuleType) -> None:
+    openvino.OpenVinoEngine(checkpoints.resolve("demo"), PLACE)
+    (kept,) = compiled.kept()
+    assert compiled.clear() == kept.bytes > 0
+    assert compiled.kept() == []
+
+
+def test_weights_that_are_no_numbers_are_refused_by_the_compiled_engine_too(
+    openvino: ModuleType, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoints.DEMO_FOLDER, tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.bias"][3] = float("nan")
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"head\.fc\.bias"):
+        openvino.OpenVinoEngine(checkpoints.resolve(str(folder)), PLACE)
+    assert compiled.kept() == []
+
+
+def test_bf16_weights_are_read_by_the_compiled_engine(openvino: ModuleType, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoints.DEMO_FOLDER, tmp_path / "model"))
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors")
+    checkpoint = checkpoints.resolve(str(folder))
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
+    expected = TorchEngine(checkpoint, Placement("cpu", "fp32")).logits(pixels)
+    got = openvino.OpenVinoEngine(checkpoint, PLACE).logits(pixels)
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.ptp(expected))
