@@ -388,3 +388,36 @@ def info(
     if not facts["compiled"]:
         lines.append(f"{'':<16} none: the openvino engine keeps its compiled models there")
     return _print("\n".join(lines))
+
+
+@app.command()
+def bench(
+    model: Model = "tiny",
+    device: Device = "auto",
+    seconds: Annotated[float, typer.Option(metavar="S", min=0.1, help="How long to measure each line.")] = 5.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure this machine: images a second by engine, precision and batch size."""
+    from hiera_cli import bench
+
+    def say(message: str) -> None:
+        if not quiet:
+            print(f"hiera: {printable(message)}", file=sys.stderr)
+
+    measured = bench.bench(model, device, seconds, say)
+    if as_json:
+        return _print(json.dumps(measured, indent=2))
+    lines = [f"{'ENGINE':<9} {'DEVICE':<7} {'PRECISION':<9} {'BATCH':>5} {'MODEL ALONE':>12} {'END TO END':>12}"]
+    for rate in measured["rates"]:
+        end_to_end = f"{rate['end_to_end']:,.1f}/s" if rate["end_to_end"] else "–"
+        lines.append(
+            f"{rate['engine']:<9} {rate['device']:<7} {rate['precision']:<9} {rate['batch_size']:>5} "
+            f"{rate['model_only']:>10,.1f}/s {end_to_end:>12}"
+        )
+    best = measured["recommended"]
+    lines.append(
+        f"\n{measured['model']}, images a second. Fastest end to end: "
+        f"--engine {best['engine']} --device {best['device']} --precision {best['precision']}"
+    )
+    return _print("\n".join(lines))

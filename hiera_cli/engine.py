@@ -171,12 +171,17 @@ def _choose_precision(wanted: str, device: str, machine: Machine) -> tuple[str, 
     return wanted, "as asked"
 
 
-def open_engine(checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None) -> Engine:
-    """Put a checkpoint where it is to run. Raises CheckpointError for damaged weights, DeviceError for no memory."""
+def open_engine(
+    checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None, *, keep: bool = True
+) -> Engine:
+    """Put a checkpoint where it is to run. keep: on disk, what an engine compiles.
+
+    Raises CheckpointError for damaged weights, DeviceError for no memory.
+    """
     if placement.engine == "openvino":
         from hiera_cli.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(checkpoint, placement, batch_size)
+        return OpenVinoEngine(checkpoint, placement, batch_size, keep=keep)
     from hiera_cli.torch_engine import TorchEngine
 
     return TorchEngine(checkpoint, placement, batch_size)

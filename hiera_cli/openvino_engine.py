@@ -44,15 +44,17 @@ Weights = Mapping[str, NDArray[np.float32]]
 class OpenVinoEngine:
     """Hiera on the CPU by OpenVINO.
 
-    batch_size: images to run together. Raises CheckpointError for damaged weights.
+    batch_size: images to run together. keep: the compiled model on disk. Raises CheckpointError for damaged weights.
     """
 
-    def __init__(self, checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None, *, keep: bool = True
+    ) -> None:
         self.precision = placement.precision
         self.batch_size = batch_size or BATCH_SIZE
         core = ov.Core()
         settings = {"INFERENCE_PRECISION_HINT": PRECISION_HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
-        model, self._content = _load_or_compile(core, checkpoint, self.precision, settings)
+        model, self._content = _load_or_compile(core, checkpoint, self.precision, settings, keep)
         self._threads = model.get_property("INFERENCE_NUM_THREADS")
         self._request = model.create_infer_request()
 
@@ -66,7 +68,7 @@ class OpenVinoEngine:
 
 
 def _load_or_compile(
-    core: ov.Core, checkpoint: Checkpoint, precision: str, settings: dict[str, str]
+    core: ov.Core, checkpoint: Checkpoint, precision: str, settings: dict[str, str], keep: bool
 ) -> tuple[ov.CompiledModel, object]:
     """The compiled model, and the mapped file that it goes on reading its weights from, to be kept as long as it is."""
     digest = compiled.digest_of(checkpoint.weights)
@@ -77,7 +79,8 @@ def _load_or_compile(
         with suppress(RuntimeError):  # whole, and yet not to the taste of this OpenVINO: compile anew
             return core.import_model(ov.Tensor(blob, shared_memory=True), "CPU", settings), blob
     model = core.compile_model(build(checkpoint.architecture, checkpoint.arrays()), "CPU", settings)
-    compiled.keep(path, model.export_model().getvalue())
+    if keep:
+        compiled.keep(path, model.export_model().getvalue())
     return model, None
 
 

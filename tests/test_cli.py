@@ -515,7 +515,7 @@ def test_version(call: Call) -> None:
 
 def test_every_command_explains_itself(call: Call) -> None:
     listed = re.findall(r"^  (\w+) ", call("--help").out.partition("Commands:")[2], re.MULTILINE)
-    assert listed == ["classify", "download", "models", "labels", "info"]
+    assert listed == ["classify", "download", "models", "labels", "info", "bench"]
     for command in listed:
         done = call(command, "--help")
         assert done.status == 0
@@ -570,3 +570,26 @@ def test_info_says_what_would_be_used_and_why(call: Call) -> None:
     assert re.search(r"^torch +\d", text, re.MULTILINE)
     refused = call("info", "--device", "cuda:9")
     assert (refused.status, refused.out) == (2, "")
+
+
+def test_bench_measures_what_this_machine_has(call: Call, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    done = call("bench", "-m", "demo", "--seconds", "0.1", "--json", "-q")
+    assert (done.status, done.err) == (0, "")
+    measured = json.loads(done.out)
+    assert measured["model"] == "demo"
+    rates = {(rate["engine"], rate["precision"], rate["batch_size"]): rate for rate in measured["rates"]}
+    assert {("torch", "fp32", 1), ("torch", "fp32", 8), ("openvino", "fp32", 1), ("openvino", "fp32", 8)} <= set(rates)
+    assert all(rate["model_only"] > 0 for rate in rates.values())
+    fastest = max(measured["rates"], key=lambda rate: rate["end_to_end"] or 0)
+    assert measured["recommended"] == {name: fastest[name] for name in ("engine", "device", "precision")}
+
+
+@pytest.mark.slow
+def test_bench_needs_no_weights_and_leaves_nothing_behind(call: Call, tmp_path: Path) -> None:
+    done = call("bench", "-m", "tiny", "--seconds", "0.1")
+    assert done.status == 0
+    assert "hiera: the weights of tiny are not on this machine: random ones are as fast\n" in done.err
+    assert re.search(r"^torch +cpu +fp32 +8 +[\d.]+/s +[\d.]+/s$", done.out, re.MULTILINE)
+    assert "tiny (random weights), images a second. Fastest end to end: --engine " in done.out
+    assert not (tmp_path / "cache").exists()

@@ -50,7 +50,7 @@ def on_the_path(tmp_path: Path) -> dict[str, str]:
         ("classify --precision ", PRECISIONS),
         ("classify --engine ", ENGINES),
         ("download b", ("base", "base-plus")),
-        ("", ("classify", "download", "models", "labels", "info")),
+        ("", ("classify", "download", "models", "labels", "info", "bench")),
         ("classify --top", ("--top-k",)),
     ],
 )

@@ -79,7 +79,8 @@ def test_the_promises_name_tests_that_exist() -> None:
 
 def test_the_readme_names_no_option_that_is_not_there(call: Call) -> None:
     helps = [
-        call(*command, "--help").out for command in ([], ["classify"], ["download"], ["labels"], ["models"], ["info"])
+        call(*command, "--help").out
+        for command in ([], ["classify"], ["download"], ["labels"], ["models"], ["info"], ["bench"])
     ]
     ours = set(re.findall(r"--[a-z][a-z0-9-]*", "".join(helps)))
     assert set(re.findall(r"--[a-z][a-z0-9-]*", README)) - ours == {"--check"}  # ruff's
