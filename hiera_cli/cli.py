@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,6 +62,16 @@ def _print(text: str) -> None:
         raise typer.Exit(0) from None
     except OSError as error:
         raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+def _say_unless(quiet: bool) -> Callable[[str], None]:
+    """What tells the user something, a line at a time on stderr; or does not."""
+
+    def say(message: str) -> None:
+        if not quiet:
+            print(f"hiera: {printable(message)}", file=sys.stderr)
+
+    return say
 
 
 def _completes(values: tuple[str, ...]) -> Any:
@@ -281,15 +292,11 @@ def download(
     """Fetch weights ahead of time, into the Hub cache or a folder."""
     from hiera_cli import weights
 
-    def say(message: str) -> None:
-        if not quiet:
-            print(f"hiera: {printable(message)}", file=sys.stderr)
-
     names = models or ["tiny"]
     fetched = []
     for name in names:
         folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
-        entry = weights.download(name, folder, force=force, say=say)
+        entry = weights.download(name, folder, force=force, say=_say_unless(quiet))
         fetched.append(entry)
         if not as_json:
             _print(printable(f"{entry['name']}\t{entry['folder']}", keep="\t"))
@@ -401,11 +408,7 @@ def bench(
     """Measure this machine: images a second by engine, precision and batch size."""
     from hiera_cli import bench
 
-    def say(message: str) -> None:
-        if not quiet:
-            print(f"hiera: {printable(message)}", file=sys.stderr)
-
-    measured = bench.bench(model, device, seconds, say)
+    measured = bench.bench(model, device, seconds, _say_unless(quiet))
     if as_json:
         return _print(json.dumps(measured, indent=2))
     lines = [f"{'ENGINE':<9} {'DEVICE':<7} {'PRECISION':<9} {'BATCH':>5} {'MODEL ALONE':>12} {'END TO END':>12}"]

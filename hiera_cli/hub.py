@@ -40,6 +40,10 @@ class Download:
     size: int
     licence: str
 
+    def describe(self) -> str:
+        """Such as `downloading model.safetensors of ORG/NAME, 111.7 MB; licence: …`."""
+        return f"downloading {self.filename} of {self.repository}, {self.size / 1e6:,.1f} MB; licence: {self.licence}"
+
 
 Progress = Callable[[Download], None]
 """Called once for each file before it is fetched. Without one, a download is silent."""

@@ -240,15 +240,7 @@ class _Run:
         return classifier
 
     def _announce(self, download: Download) -> None:
-        self._report.say(describe_download(download))
-
-
-def describe_download(download: Download) -> str:
-    """Such as `downloading model.safetensors of ORG/NAME, 111.7 MB; licence: …`."""
-    return (
-        f"downloading {download.filename} of {download.repository}, {download.size / 1e6:,.1f} MB; "
-        f"licence: {download.licence}"
-    )
+        self._report.say(download.describe())
 
 
 def _default_format(output: str | None) -> str:

@@ -16,7 +16,6 @@ from hiera_cli.checkpoints import CONFIG, DEMO, WEIGHTS
 from hiera_cli.classifier import cpu_count
 from hiera_cli.engine import choose, this_machine
 from hiera_cli.errors import OutputError, UsageError
-from hiera_cli.run import describe_download
 
 
 def download(name: str, folder: str | None, *, force: bool, say: Callable[[str], None]) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def download(name: str, folder: str | None, *, force: bool, say: Callable[[str],
             f"{name!r} is no model to download", f"Name one of {', '.join(PUBLISHED)}, or a Hub repository."
         )
     was_here = hub.cached(repository, (CONFIG, WEIGHTS)) is not None and not force
-    files = hub.fetch(repository, (CONFIG, WEIGHTS), force=force, progress=lambda each: say(describe_download(each)))
+    files = hub.fetch(repository, (CONFIG, WEIGHTS), force=force, progress=lambda each: say(each.describe()))
     checkpoints.resolve(repository, offline=True)
     if was_here:
         say(f"{name} is on this machine already")

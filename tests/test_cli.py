@@ -374,6 +374,31 @@ def test_an_interrupted_run_leaves_a_valid_document(
     assert "Traceback" not in err
 
 
+def test_a_second_interrupt_ends_the_program_at_once(environment: dict[str, str], tmp_path: Path) -> None:
+    script = """
+import sys, time
+from hiera_cli.torch_engine import TorchEngine
+
+def endless(self, pixels):
+    print("busy", flush=True)
+    time.sleep(60)
+
+TorchEngine.logits = endless
+sys.argv = ["hiera", "classify", sys.argv[1]]
+from hiera_cli.__main__ import run
+run()
+"""
+    command = [sys.executable, "-c", script, CAT]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"busy\n"
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):  # what is in flight may finish
+            process.wait(timeout=1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=5) == 130
+
+
 def test_an_interrupted_output_file_is_kept_beside_its_name(environment: dict[str, str], tmp_path: Path) -> None:
     with start(environment, "--files-from", "-", "-o", tmp_path / "out.csv") as process:
         assert process.stdin is not None
