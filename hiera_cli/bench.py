@@ -19,7 +19,8 @@ from hiera_cli import checkpoints, hub
 from hiera_cli.architecture import PUBLISHED, Architecture
 from hiera_cli.checkpoints import CONFIG, WEIGHTS, Checkpoint, expected_shapes
 from hiera_cli.classifier import Classifier, Options, Stream
-from hiera_cli.engine import Engine, Machine, choose, open_engine, this_machine
+from hiera_cli.engine import Engine, open_engine, this_machine
+from hiera_cli.placement import Machine, choose
 from hiera_cli.sources import Source
 
 PHOTO = (500, 375)  # pixels, an ImageNet photo's usual size

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hiera_cli import checkpoints, images, sources
-from hiera_cli.engine import Engine, choose, open_engine, this_machine
+from hiera_cli.engine import Engine, open_engine, this_machine
 from hiera_cli.errors import FetchError, InferenceError, InputError, ReadError, TooLargeError
 from hiera_cli.images import Pixels
 from hiera_cli.labels import Label
 from hiera_cli.limits import Limits
+from hiera_cli.placement import choose
 from hiera_cli.predictions import Failure, Result, Stamp, predict, stamp_of
 from hiera_cli.sources import Kind, Source
 

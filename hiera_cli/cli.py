@@ -20,6 +20,7 @@ from hiera_cli import __version__
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.errors import HieraError, OutputError, UsageError
 from hiera_cli.limits import Limits
+from hiera_cli.placement import ENGINES, PRECISIONS
 from hiera_cli.printable import printable
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ app = typer.Typer(
 
 FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
-ENGINES = ("auto", "torch", "openvino")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MODELS = (*PUBLISHED, "demo")
 
 

@@ -32,7 +32,7 @@ from hiera_cli.architecture import (
     Architecture,
 )
 from hiera_cli.checkpoints import Checkpoint
-from hiera_cli.engine import Placement
+from hiera_cli.placement import Placement
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 BATCH_SIZE = 8

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from hiera_cli import packed
 from hiera_cli.checkpoints import Checkpoint
-from hiera_cli.engine import Accelerators, Placement
 from hiera_cli.errors import DeviceError
 from hiera_cli.model import Hiera
+from hiera_cli.placement import Accelerators, Placement
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}

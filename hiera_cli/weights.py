@@ -14,8 +14,9 @@ from hiera_cli import __version__, checkpoints, compiled, hub
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.checkpoints import CONFIG, DEMO, WEIGHTS
 from hiera_cli.classifier import cpu_count
-from hiera_cli.engine import choose, this_machine
+from hiera_cli.engine import this_machine
 from hiera_cli.errors import OutputError, UsageError
+from hiera_cli.placement import choose
 
 
 def download(name: str, folder: str | None, *, force: bool, say: Callable[[str], None]) -> dict[str, Any]:

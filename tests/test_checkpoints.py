@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from hiera_cli import checkpoints, packed
 from hiera_cli.architecture import PUBLISHED
 from hiera_cli.checkpoints import resolve
-from hiera_cli.engine import Placement
 from hiera_cli.errors import CheckpointError
 from hiera_cli.labels import Label, imagenet_labels
+from hiera_cli.placement import Placement
 from hiera_cli.torch_engine import TorchEngine
 
 PIXELS = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)

@@ -13,8 +13,8 @@ from PIL import Image
 
 from hiera_cli.checkpoints import DEMO_FOLDER, resolve
 from hiera_cli.demo import make
-from hiera_cli.engine import Placement
 from hiera_cli.images import load, preprocess, rgb
+from hiera_cli.placement import Placement
 from hiera_cli.torch_engine import TorchEngine
 
 

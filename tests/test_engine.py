@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hiera_cli import checkpoints, compiled, packed
-from hiera_cli.engine import Accelerators, Machine, Placement, choose
 from hiera_cli.errors import CheckpointError, DeviceError
 from hiera_cli.images import load
+from hiera_cli.placement import Accelerators, Machine, Placement, choose
 from hiera_cli.torch_engine import TorchEngine
 
 CPU = Machine()
