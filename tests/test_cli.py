@@ -445,7 +445,7 @@ def test_a_terminal_gets_no_control_characters_of_names(environment: dict[str, s
     name = tmp_path / "x\x1b]0;owned\x07.jpg"
     shutil.copy(CAT, name)
     (tmp_path / "y\x1b[2J.jpg").write_text("no image")
-    for name in ("table", "csv", "plain", "jsonl"):
+    for name in ("table", "csv"):
         _, shown = in_a_terminal(environment, "classify", tmp_path, "-f", name)
         assert "\x1b]0" not in shown
         assert "\x1b[2J" not in shown

@@ -199,7 +199,14 @@ def replace_with_text(file: Path) -> None:
     file.write_text("<html>login</html>")
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_header, replace_with_text])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        pytest.param(flip_header, marks=pytest.mark.slow),
+        pytest.param(replace_with_text, marks=pytest.mark.slow),
+    ],
+)
 def test_damaged_cached_weights_are_recognised_with_the_command_that_mends_them(
     hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path, damage: Callable[[Path], None]
 ) -> None:
