@@ -295,7 +295,7 @@ def download(
     fetched = []
     for name in names:
         folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
-        entry = weights.download(name, folder, force=force, say=_say_unless(quiet))
+        entry = weights.download(name, folder, force=force, quiet=quiet, say=_say_unless(quiet))
         fetched.append(entry)
         if not as_json:
             _print(printable(f"{entry['name']}\t{entry['folder']}", keep="\t"))

@@ -1,8 +1,8 @@
 """Files of Hub repositories: found in the ordinary cache without a request, else downloaded and verified.
 
 `huggingface_hub` does the transfers, so its cache, its environment variables (HF_HOME, HF_ENDPOINT, HF_TOKEN,
-HF_HUB_OFFLINE, …) and what other programs have fetched all count. Only the look into the cache is written out here:
-it is what every run does, and importing the library's client takes longer than labelling an image.
+HF_HUB_OFFLINE, …) and what other programs have fetched all count. Only the look into the cache is written out here,
+by the same variables: it is what every run does, and importing the library takes longer than labelling an image.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar, cast
-
-from huggingface_hub import constants
 
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.errors import CheckpointError
@@ -56,12 +54,20 @@ def is_repository_name(name: str) -> bool:
 
 def is_offline() -> bool:
     """Whether the environment forbids requests to the Hub (HF_HUB_OFFLINE)."""
-    return constants.HF_HUB_OFFLINE
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def cache_folder() -> Path:
     """Where the Hub's files are kept on this machine (HF_HUB_CACHE, HF_HOME)."""
-    return Path(constants.HF_HUB_CACHE)
+    base = os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache"))
+    home = _expanded(os.environ.get("HF_HOME", os.path.join(base, "huggingface")))
+    legacy = os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub"))
+    return Path(_expanded(os.environ.get("HF_HUB_CACHE", legacy)))
+
+
+def _expanded(path: str) -> str:
+    return os.path.expandvars(os.path.expanduser(path))
 
 
 def cached(repository: str, filenames: Sequence[str]) -> list[Path] | None:
@@ -113,6 +119,7 @@ def _ways_on(repository: str) -> str:
 def _download(repository: str, filename: str, force: bool, progress: Progress | None) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils.logging import set_verbosity_error
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     try:
@@ -123,6 +130,7 @@ def _download(repository: str, filename: str, force: bool, progress: Progress | 
             enable_progress_bars()
         else:
             disable_progress_bars()
+            set_verbosity_error()  # type: ignore[no-untyped-call]  # nor its remarks on a transfer that it takes up again
         for attempt in range(ATTEMPTS):
             try:
                 file = Path(hf_hub_download(repository, filename, force_download=force))
@@ -158,23 +166,24 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
 
 
 def _explained(repository: str, filename: str, error: Exception) -> CheckpointError:
+    from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
     if isinstance(error, GatedRepoError):
         return CheckpointError(
             f"the Hub gives {repository} only to those who accepted its conditions",
-            f"Accept them at {constants.ENDPOINT}/{repository}, then set HF_TOKEN.",
+            f"Accept them at {ENDPOINT}/{repository}, then set HF_TOKEN.",
         )
     if isinstance(error, RepositoryNotFoundError):
         return CheckpointError(
-            f"the Hub ({constants.ENDPOINT}) has no repository {repository}, or keeps it private",
+            f"the Hub ({ENDPOINT}) has no repository {repository}, or keeps it private",
             "Check its name. For a private one, set HF_TOKEN.",
         )
     if isinstance(error, RemoteEntryNotFoundError):
         return CheckpointError(f"{repository} has no {filename}: it is no Hiera in the transformers layout")
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return CheckpointError(
-        f"cannot download {filename} of {repository} from {constants.ENDPOINT}: {reason}",
+        f"cannot download {filename} of {repository} from {ENDPOINT}: {reason}",
         _ways_on(repository),
     )
 

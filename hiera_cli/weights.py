@@ -19,7 +19,7 @@ from hiera_cli.errors import OutputError, UsageError
 from hiera_cli.placement import choose
 
 
-def download(name: str, folder: str | None, *, force: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def download(name: str, folder: str | None, *, force: bool, quiet: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Fetch one model's files into the cache, verified, and copy them into a folder if one is named.
 
     Raises CheckpointError if they can't be had or are no Hiera classifier, OutputError for the folder.
@@ -32,7 +32,8 @@ def download(name: str, folder: str | None, *, force: bool, say: Callable[[str],
             f"{name!r} is no model to download", f"Name one of {', '.join(PUBLISHED)}, or a Hub repository."
         )
     was_here = hub.cached(repository, (CONFIG, WEIGHTS)) is not None and not force
-    files = hub.fetch(repository, (CONFIG, WEIGHTS), force=force, progress=lambda each: say(each.describe()))
+    progress = None if quiet else lambda each: say(each.describe())
+    files = hub.fetch(repository, (CONFIG, WEIGHTS), force=force, progress=progress)
     checkpoints.resolve(repository, offline=True)
     if was_here:
         say(f"{name} is on this machine already")

@@ -71,6 +71,35 @@ def test_the_cache_is_the_ordinary_one(hub: Hub, environment: dict[str, str]) ->
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"HF_HOME": "~/elsewhere"},
+        {"HF_HOME": "/a/$USER_OF_TEST/b"},
+        {"XDG_CACHE_HOME": "/xdg"},
+        {"HUGGINGFACE_HUB_CACHE": "/legacy"},
+        {"HUGGINGFACE_HUB_CACHE": "/legacy", "HF_HUB_CACHE": "~/new", "HF_HOME": "/home"},
+        {"HF_HUB_OFFLINE": "yes"},
+        {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"},
+        {"TRANSFORMERS_OFFLINE": "ON"},
+    ],
+    ids=str,
+)
+def test_the_environment_means_what_it_means_to_huggingface_hub(variables: dict[str, str]) -> None:
+    code = (
+        "from huggingface_hub import constants; from hiera_cli import hub\n"
+        "assert str(hub.cache_folder()) == constants.HF_HUB_CACHE, (hub.cache_folder(), constants.HF_HUB_CACHE)\n"
+        "assert hub.is_offline() == constants.HF_HUB_OFFLINE\n"
+    )
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "XDG_", "TRANSF"))
+    }
+    environment = {**kept, "USER_OF_TEST": "me", **variables}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_network_and_weights_it_says_what_was_tried_and_what_to_do(hiera: Hiera) -> None:
     done = hiera("classify", CAT, timeout=30)
     assert done.returncode == 2
@@ -116,7 +145,8 @@ def test_a_broken_line_is_taken_up_again(
 ) -> None:
     hub.break_off_at = 60_000_000
     hub.unavailable = 1
-    assert hiera("download", "-q").returncode == 0
+    done = hiera("download", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
     assert_fetched_whole(environment, tiny_folder)
 
 
