@@ -40,6 +40,7 @@ class Report:
         self.labelled = 0
         self.failed = 0
         self.before = 0  # inputs whose record an earlier run wrote
+        self.warned = False
         self.total: int | None = None  # inputs, once they are counted
         self._quiet = quiet
         self._wants_bar = bar
@@ -58,6 +59,11 @@ class Report:
         if not self._quiet:
             with self.above_bar():
                 print(f"hiera: {printable(message, keep=chr(10))}", file=sys.stderr, flush=True)
+
+    def warn(self, message: str) -> None:
+        """One line on something that is passed over."""
+        self.warned = True
+        self.say(message)
 
     def add(self, result: Result) -> None:
         """Count a Result; tell of a failure."""

@@ -135,7 +135,7 @@ class _Run:
         self._shares_terminal = not request.output and sys.stdout.isatty()
         bar = sys.stderr.isatty() if request.progress is None else request.progress
         self._report = Report(quiet=request.quiet, bar=bar and not request.quiet)
-        found = self._sources(self._report.say)
+        found = self._sources(self._report.warn)
         self._stream = Stream(self._journal.remaining(found) if self._journal else found, self._load, request.options)
 
     def run(self) -> ExitStatus:
@@ -193,8 +193,9 @@ class _Run:
             report.say(f"interrupted: {report.summary()}{kept}")
             return ExitStatus.INTERRUPTED if interrupted == signal.SIGINT else ExitStatus.TERMINATED
         if not report.done and not report.before:
-            report.say("nothing to do: no image was found")
-        elif report.done > 1 or report.failed or output:
+            if not report.warned:  # or the reason has been said: one line is enough
+                report.say("nothing to do: no image was found")
+        elif report.done > 1 or output:
             report.say(report.summary())
         return report.status
 
