@@ -367,10 +367,10 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Show versions, the engine, device and precision that would be used and why, and what is cached."""
-    from hiera_cli import weights
+    from hiera_cli import compiled, weights
 
     if clear_compiled:
-        weights.clear_compiled()
+        compiled.clear()
     facts = weights.info(engine, device, precision)
     if as_json:
         return _print(json.dumps(facts, indent=2))

@@ -105,11 +105,6 @@ def info(engine: str, device: str, precision: str) -> dict[str, Any]:
     }
 
 
-def clear_compiled() -> None:
-    """Remove the compiled models."""
-    compiled.clear()
-
-
 def _version(name: str) -> str:
     try:
         return version(name)

@@ -598,6 +598,13 @@ def test_info_says_what_would_be_used_and_why(call: Call) -> None:
     assert (refused.status, refused.out) == (2, "")
 
 
+def test_info_lists_and_clears_the_compiled_models(call: Call) -> None:
+    pytest.importorskip("openvino")
+    call("classify", CAT, "--engine", "openvino")
+    assert [entry["name"] for entry in json.loads(call("info", "--json").out)["compiled"]] == ["demo-fp32"]
+    assert json.loads(call("info", "--json", "--clear-compiled").out)["compiled"] == []
+
+
 def test_bench_measures_what_this_machine_has(call: Call, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     done = call("bench", "-m", "demo", "--seconds", "0.1", "--json", "-q")
