@@ -205,7 +205,10 @@ def engines(folder: Path) -> dict[str, Callable[[np.ndarray[Any, Any]], object]]
     if has_openvino:
         import openvino as ov
 
-        converted = ov.convert_model(reference, example_input=torch.zeros(1, 3, 224, 224))
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # or importing the converter reports it
+        from openvino.tools.ovc import convert_model
+
+        converted = convert_model(reference, example_input=torch.zeros(1, 3, 224, 224))
         for hint, precision in (("f32", "fp32"), ("bf16", "bf16")):
             compiled = ov.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": hint})
             found[f"plain OpenVINO, {precision}"] = compiled

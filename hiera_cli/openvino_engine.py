@@ -8,15 +8,14 @@ checksum, so that a damaged one is made anew.
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as op
 
 from hiera_cli import __version__, compiled
 from hiera_cli.architecture import (
@@ -33,6 +32,18 @@ from hiera_cli.architecture import (
 )
 from hiera_cli.checkpoints import Checkpoint
 from hiera_cli.placement import Placement
+
+# openvino imports its converter of models, which is not needed here, takes longer than all the rest of it, and reports
+# every import to an analytics service unasked. None in its place reads as "not installed", which openvino provides for.
+_CONVERTER = "openvino.tools.ovc"
+_blocks_converter = _CONVERTER not in sys.modules
+if _blocks_converter:
+    sys.modules[_CONVERTER] = None  # type: ignore[assignment]
+import openvino as ov  # noqa: E402
+from openvino import opset13 as op  # noqa: E402
+
+if _blocks_converter:
+    del sys.modules[_CONVERTER]
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 BATCH_SIZE = 8
