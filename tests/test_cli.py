@@ -469,7 +469,7 @@ def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
 # ---- start-up
 
 
-HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "httpx2", "transformers", "rich"}
+HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "httpx2", "transformers", "pydantic", "rich"}
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,15 @@ def test_what_answers_at_once_imports_nothing_heavy(environment: dict[str, str],
 
 def test_the_compiled_engine_needs_no_torch_and_reports_to_nobody(environment: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    needless = {"torch", "transformers", "huggingface_hub", "httpx2", "openvino.tools.ovc", "openvino_telemetry"}
+    needless = {
+        "torch",
+        "transformers",
+        "huggingface_hub",
+        "httpx2",
+        "pydantic",
+        "openvino.tools.ovc",
+        "openvino_telemetry",
+    }
     code = (
         "import sys; sys.argv = ['hiera', 'classify', sys.argv[1], '--engine', 'auto']\n"
         "from hiera_cli.cli import main\n"
