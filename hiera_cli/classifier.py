@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hiera_cli import checkpoints, images, sources
-from hiera_cli.engine import Engine, open_engine, this_machine
-from hiera_cli.errors import FetchError, InferenceError, InputError, ReadError, TooLargeError
+from hiera_cli.engine import Answer, Engine, open_engine, this_machine
+from hiera_cli.errors import FetchError, HieraError, InferenceError, InputError, ReadError, TooLargeError
 from hiera_cli.images import Pixels
 from hiera_cli.labels import Label
 from hiera_cli.limits import Limits
@@ -147,6 +147,8 @@ class Stream:
         self._ahead = threading.Semaphore(DEFAULT_BATCH + self._workers)  # one for each not yet through `_ready`
         self._fetching = threading.Semaphore(options.limits.at_once)  # the same for URLs: stuck ones hold up no files
         self._batch_size = DEFAULT_BATCH
+        self._in_flight = 1
+        self._running: deque[tuple[Classifier, list[_Entry], Answer]] = deque()  # submitted to the engine, oldest first
 
     def stop(self) -> None:
         """End the iteration soon, from a signal handler or another thread: what is not finished is dropped whole."""
@@ -157,8 +159,9 @@ class Stream:
         threading.Thread(target=self._walk, name="walk", daemon=True).start()
         finished = 0
         end: _WalkEnd | None = None
+        error: BaseException | None = None
         try:
-            while not self._stopped and (end is None or finished < end.begun):
+            while not self._stopped and error is None and (end is None or finished < end.begun):
                 batch: list[_Entry] = []
                 for item in self._ready_items():
                     if isinstance(item, _WalkEnd):
@@ -169,12 +172,29 @@ class Stream:
                     if item.result is None:
                         batch.append(item)
                 if batch and not self._stopped:
-                    self._classify(batch)
+                    try:
+                        self._submit(batch)
+                    except HieraError as raised:
+                        error = raised
+                yield from self._settled()
                 yield from self._finished()
-            if end is not None and end.error is not None:
-                raise end.error
+            yield from self._settled(everything=True)
+            if error is None and end is not None:
+                error = end.error
+            if error is not None:
+                raise error
         finally:
             self._close()
+
+    def _settled(self, *, everything: bool = False) -> Iterator[Result]:
+        """Wait for the oldest batches, as long as the device has no place or no use for another one beside them."""
+        while self._running and (
+            everything
+            or len(self._running) == self._in_flight
+            or self._ready.qsize() < self._batch_size  # of less, a better batch is made when the device is free
+        ):
+            self._settle(*self._running.popleft())
+            yield from self._finished()
 
     def _finished(self) -> Iterator[Result]:
         while self._entries and (result := self._entries[0].result) is not None:
@@ -265,19 +285,25 @@ class Stream:
                 return
             self._ready.put(entry)
 
-    def _classify(self, batch: list[_Entry]) -> None:
+    def _submit(self, batch: list[_Entry]) -> None:
         if self._classifier is None:
             self.loading = True
             self._classifier = self._load()
             self.loading = False
-            self._batch_size = self._classifier.engine.batch_size
-            self._ahead.release(self._batch_size)  # the next batch is decoded while one runs
-        classifier, options = self._classifier, self._options
-        logits = classifier.engine.logits(np.stack([entry.pixels for entry in batch if entry.pixels is not None]))
-        for entry, row in zip(batch, logits, strict=True):
+            self._in_flight = self._classifier.engine.in_flight
+            # The next batches are decoded while these run.
+            self._ahead.release(self._in_flight * self._classifier.engine.batch_size)
+        engine = self._classifier.engine
+        answer = engine.submit([entry.pixels for entry in batch if entry.pixels is not None])
+        self._batch_size = engine.batch_size  # after, as it shrinks when a GPU's memory runs out
+        for entry in batch:
             entry.pixels = None
+        self._running.append((self._classifier, batch, answer))
+
+    def _settle(self, classifier: Classifier, batch: list[_Entry], answer: Answer) -> None:
+        for entry, row in zip(batch, answer(), strict=True):
             if np.isfinite(row).all():
-                predictions = predict(row, classifier.labels, options.top_k, options.min_score)
+                predictions = predict(row, classifier.labels, self._options.top_k, self._options.min_score)
                 entry.result = Result(
                     entry.source.path,
                     classifier.checkpoint.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -15,19 +16,30 @@ from numpy.typing import NDArray
 from hiera_cli.checkpoints import Checkpoint
 from hiera_cli.placement import Accelerators, Machine, Placement
 
+Answer = Callable[[], NDArray[np.float32]]  # waits for a batch's logits: (batch, classes)
+
 
 class Engine(Protocol):
-    """What the pipeline asks of an engine. batch_size: images to run together. precision: fp32, bf16 or fp16."""
+    """What the pipeline asks of an engine.
+
+    batch_size: images to run together. precision: fp32, bf16 or fp16. in_flight: batches to have submitted at once: 1
+    where `submit` computes, 2 where a device works by itself and can have its next batch while it does.
+    """
 
     batch_size: int
     precision: str
+    in_flight: int
 
     def describe(self) -> str:
         """The device and precision in use, for a person."""
         ...
 
+    def submit(self, pixels: Sequence[NDArray[np.float32]]) -> Answer:
+        """Start on a batch, each image (3, 224, 224)."""
+        ...
+
     def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(batch, 3, 224, 224) → (batch, classes), both float32."""
+        """All at once: (batch, 3, 224, 224) → (batch, classes), both float32."""
         ...
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from hiera_cli.architecture import (
     Architecture,
 )
 from hiera_cli.checkpoints import Checkpoint
+from hiera_cli.engine import Answer
 from hiera_cli.placement import Placement
 
 # openvino imports its converter of models, which is not needed here, takes longer than all the rest of it, and reports
@@ -63,6 +64,7 @@ class OpenVinoEngine:
     ) -> None:
         self.precision = placement.precision
         self.batch_size = batch_size or BATCH_SIZE
+        self.in_flight = 1
         core = ov.Core()
         settings = {"INFERENCE_PRECISION_HINT": PRECISION_HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
         model, self._content = _load_or_compile(core, checkpoint, self.precision, settings, keep)
@@ -72,6 +74,11 @@ class OpenVinoEngine:
     def describe(self) -> str:
         """Such as `cpu (OpenVINO, 2 threads), bf16`."""
         return f"cpu (OpenVINO, {self._threads} threads), {self.precision}"
+
+    def submit(self, pixels: Sequence[NDArray[np.float32]]) -> Answer:
+        """Compute a batch, each image (3, 224, 224)."""
+        logits = self.logits(np.stack(pixels))
+        return lambda: logits
 
     def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """(batch, 3, 224, 224) → (batch, classes)."""

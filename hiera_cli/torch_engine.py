@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hiera_cli import packed
 from hiera_cli.checkpoints import Checkpoint
+from hiera_cli.engine import Answer
 from hiera_cli.errors import DeviceError
 from hiera_cli.model import Hiera
 from hiera_cli.placement import Accelerators, Placement
@@ -38,6 +42,8 @@ class TorchEngine:
         self._device = torch.device(placement.device)
         self._dtype = DTYPES[placement.precision]
         self.batch_size = batch_size or BATCH_SIZES[self._device.type]
+        self._copies = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.in_flight = 1 if self._copies is None else 2
         with torch.device("meta"):  # no storage and no initialisation: the checkpoint's tensors are put in
             self._model = Hiera(checkpoint.architecture)
         self._model.load_state_dict(checkpoint.state_dict(), strict=True, assign=True)
@@ -59,17 +65,38 @@ class TorchEngine:
             detail = f" ({torch.get_num_threads()} threads)" if self._device.type == "cpu" else ""
         return f"{self.placement.device}{detail}, {self.placement.precision}"
 
+    def submit(self, pixels: Sequence[NDArray[np.float32]]) -> Answer:
+        """Start on a batch, each image (3, 224, 224). Out of memory on a GPU halves the batch and goes on.
+
+        On CUDA everything is only queued here, the copies to the device and back too; the Answer waits for it. Raises
+        DeviceError if not even one image fits; so does the Answer, if the GPU fails.
+        """
+        with torch.inference_mode(), self._faults():
+            output = self._run(pixels)
+            if self._copies is None:
+                logits = output.cpu().numpy()
+                return lambda: logits
+            # An event right behind the copy: `output.cpu()` later would wait for the batch after this one as well.
+            pinned = output.to("cpu", non_blocking=True)
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            done.record(torch.cuda.current_stream(self._device))
+
+        def wait() -> NDArray[np.float32]:
+            with self._faults():
+                done.synchronize()
+            return pinned.numpy()
+
+        return wait
+
     def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(batch, 3, 224, 224) → (batch, classes). Out of memory on a GPU halves the batch and goes on."""
+        """(batch, 3, 224, 224) → (batch, classes)."""
+        return self.submit(list(pixels))()
+
+    def _run(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
         try:
-            with torch.inference_mode():
-                batch = torch.from_numpy(pixels)
-                if self._device.type == "cuda":
-                    batch = batch.pin_memory().to(self._device, non_blocking=True)
-                batch = batch.to(self._device, self._dtype)
-                together = CPU_MICRO_BATCH if self._device.type == "cpu" else len(batch)
-                output = torch.cat([self._model(part) for part in torch.split(batch, together)])
-                return output.cpu().numpy()
+            batch = self._to_device(pixels).to(self._dtype)
+            together = CPU_MICRO_BATCH if self._device.type == "cpu" else len(batch)
+            return torch.cat([self._model(part) for part in torch.split(batch, together)])
         except torch.OutOfMemoryError as error:
             if len(pixels) == 1:
                 raise self._out_of_memory("a single image") from error
@@ -77,7 +104,31 @@ class TorchEngine:
         self.batch_size = max(1, min(self.batch_size, half))
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        return np.concatenate([self.logits(pixels[:half]), self.logits(pixels[half:])])
+        return torch.cat([self._run(pixels[:half]), self._run(pixels[half:])])
+
+    def _to_device(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        images = [torch.from_numpy(image) for image in pixels]
+        if self._copies is None:
+            return torch.stack(images).to(self._device)
+        pinned = torch.empty(len(images), *images[0].shape, pin_memory=True)
+        torch.stack(images, out=pinned)
+        with torch.cuda.stream(self._copies):  # beside the batch that is being computed
+            batch = pinned.to(self._device, non_blocking=True)
+        compute = torch.cuda.current_stream(self._device)
+        compute.wait_stream(self._copies)
+        batch.record_stream(compute)
+        return batch
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """A GPU that fails is no fault of the program: it is told in a sentence."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self._device.type == "cpu":
+                raise
+            reason = str(error).partition("\n")[0]
+            raise DeviceError(f"{self.placement.device} failed: {reason}", "--device cpu does without it.") from error
 
     def _out_of_memory(self, what: str) -> DeviceError:
         return DeviceError(

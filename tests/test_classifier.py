@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,14 +17,20 @@ from PIL import Image
 from hiera_cli import classifier as pipeline
 from hiera_cli import load_classifier
 from hiera_cli.classifier import Classifier, Options, Stream
-from hiera_cli.errors import CheckpointError, UsageError
+from hiera_cli.engine import Answer
+from hiera_cli.errors import CheckpointError, DeviceError, UsageError
 from hiera_cli.labels import Label
 from hiera_cli.predictions import Result
 from hiera_cli.sources import Kind, Source
 
 
 class Brightness:
-    """A stand-in engine: says in which of ten steps of brightness an image is. Records the batches that it saw."""
+    """A stand-in engine: says in which of ten steps of brightness an image is. Records the batches that it saw.
+
+    It computes when it is waited for: until then nobody may ask for what is in flight.
+    """
+
+    in_flight = 1
 
     def __init__(self, batch_size: int = 4) -> None:
         self.batch_size = batch_size
@@ -34,10 +40,21 @@ class Brightness:
     def describe(self) -> str:
         return "nowhere"
 
+    def submit(self, pixels: Sequence[np.ndarray]) -> Answer:
+        stacked = np.stack(pixels)
+        return lambda: self.logits(stacked)
+
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         self.batches.append(len(pixels))
         steps = np.rint((pixels[:, 0].mean((1, 2)) * 0.229 + 0.485) * 255 / 25)
         return (-np.abs(np.arange(10) - steps[:, None]) * 9).astype(np.float32)
+
+
+@pytest.fixture(autouse=True, params=[1, 2], ids=["computes", "overlaps"])
+def in_flight(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The pipeline is the same for an engine that computes and for a device that works by itself."""
+    monkeypatch.setattr(Brightness, "in_flight", request.param)
+    return int(request.param)
 
 
 def stand_in(engine: object) -> Classifier:
@@ -162,7 +179,7 @@ def test_inputs_are_taken_only_so_far_ahead(tmp_path: Path) -> None:
     path = grey(tmp_path, "a.png", 3)
     workers, batch = 2, 4
     stream = iter(Stream(inputs(), lambda: stand_in(Brightness(batch)), Options(workers=workers)))
-    look_ahead = pipeline.DEFAULT_BATCH + workers + batch
+    look_ahead = pipeline.DEFAULT_BATCH + workers + Brightness.in_flight * batch
     for number in range(1, 50):
         next(stream)
         time.sleep(0.002)
@@ -180,6 +197,82 @@ def test_batches_fill_up_while_the_model_runs(tmp_path: Path) -> None:
     assert sum(engine.batches) == 30
     assert max(engine.batches) <= 8
     assert engine.batches.count(4) >= 4
+
+
+class Device(Brightness):
+    """Takes its time for a batch, so that decoding is ahead. Counts what it was given and not yet asked for."""
+
+    pending = 0
+    most_pending = 0
+    submitted = 0
+
+    def submit(self, pixels: Sequence[np.ndarray]) -> Answer:
+        self.submitted += len(pixels)
+        self.pending += 1
+        self.most_pending = max(self.most_pending, self.pending)
+        answer = super().submit(pixels)
+
+        def wait() -> np.ndarray:
+            time.sleep(0.05)
+            self.pending -= 1
+            return answer()
+
+        return wait
+
+
+def test_a_device_gets_its_next_batch_while_it_works_and_no_third_one(tmp_path: Path, in_flight: int) -> None:
+    engine = Device(batch_size=16)  # more than is decoded before the engine is there
+    paths = [grey(tmp_path, f"{number:03}.png", number % 10) for number in range(160)]
+    results = run(paths, engine)
+    assert [outcome(result) for result in results] == [f"step {number % 10}" for number in range(160)]
+    assert engine.most_pending == in_flight
+    assert engine.pending == 0
+
+
+def test_what_was_in_flight_is_yielded_before_a_device_fails(tmp_path: Path, in_flight: int) -> None:
+    class Failing(Device):
+        def submit(self, pixels: Sequence[np.ndarray]) -> Answer:
+            if self.submitted > 40:
+                self.pending_at_failure = self.pending
+                raise DeviceError("cuda:0 has not enough free memory for a single image")
+            return super().submit(pixels)
+
+    engine = Failing(batch_size=4)
+    sources = [Source(grey(tmp_path, f"{number:02}.png", number % 10)) for number in range(80)]
+    seen = []
+    with pytest.raises(DeviceError, match="not enough free memory"):
+        for result in Stream(sources, lambda: stand_in(engine), Options(top_k=1, workers=1)):
+            seen.append(outcome(result))
+    assert engine.pending_at_failure == in_flight - 1
+    assert seen == [f"step {number % 10}" for number in range(engine.submitted)]
+
+
+def test_what_was_in_flight_is_yielded_after_a_stop(tmp_path: Path) -> None:
+    engine = Device(batch_size=4)
+    stream = Stream(
+        [Source(grey(tmp_path, f"{number:02}.png", number % 10)) for number in range(80)],
+        lambda: stand_in(engine),
+        Options(top_k=1, workers=1),
+    )
+    seen = []
+    for result in stream:
+        seen.append(outcome(result))
+        if len(seen) == 30:
+            stream.stop()
+    assert seen == [f"step {number % 10}" for number in range(engine.submitted)]
+    assert 30 <= len(seen) < 60
+
+
+def test_batches_stay_as_small_as_the_memory_of_a_device(tmp_path: Path) -> None:
+    class Small(Brightness):
+        def submit(self, pixels: Sequence[np.ndarray]) -> Answer:
+            self.batch_size = 2
+            return super().submit(pixels)
+
+    engine = Small(batch_size=4)
+    run([grey(tmp_path, f"{number}.png", 1) for number in range(40)], engine)
+    assert sum(engine.batches) == 40
+    assert max(engine.batches[1:]) <= 2
 
 
 def test_stop_drops_what_is_not_finished_and_keeps_what_is(tmp_path: Path) -> None:

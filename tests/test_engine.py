@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +120,109 @@ def test_bf16_gives_the_same_label(engine: TorchEngine) -> None:
     assert half.describe().endswith(", bf16")
     np.testing.assert_allclose(half.logits(pixels), engine.logits(pixels), atol=0.3)
     assert not np.array_equal(half.logits(pixels), engine.logits(pixels))
+
+
+class FakeCuda:
+    """In place of torch.cuda: streams and events that write down what is asked of them, on tensors of the CPU."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[str] = []
+        self.compute = self.Stream("compute", self.log)
+        self.copies = self.Stream("copies", self.log)
+        empty = torch.empty
+        for name, value in {
+            "cuda.stream": self.stream,
+            "cuda.current_stream": lambda device: self.compute,
+            "cuda.Event": lambda blocking: self.Event(self.log),
+            "empty": lambda *shape, pin_memory: empty(*shape),
+            "Tensor.record_stream": lambda tensor, stream: self.log.append(f"batch is kept for {stream.name}"),
+        }.items():
+            monkeypatch.setattr(f"torch.{name}", value)
+
+    @dataclass
+    class Stream:
+        name: str
+        log: list[str]
+
+        def wait_stream(self, other: FakeCuda.Stream) -> None:
+            self.log.append(f"{self.name} waits for {other.name}")
+
+    @dataclass
+    class Event:
+        log: list[str]
+
+        def record(self, stream: FakeCuda.Stream) -> None:
+            self.log.append(f"{stream.name} has an end")
+
+        def synchronize(self) -> None:
+            self.log.append("waited for it")
+
+    @contextmanager
+    def stream(self, stream: FakeCuda.Stream) -> Iterator[None]:
+        self.log.append(f"on {stream.name}:")
+        yield
+        self.log.append(".")
+
+
+def test_a_gpu_is_waited_for_only_at_the_end_of_its_own_batch(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).standard_normal((3, 3, 224, 224), dtype=np.float32)
+    expected = engine.logits(pixels)
+    cuda = FakeCuda(monkeypatch)
+    monkeypatch.setattr(engine, "_copies", cuda.copies)
+    forward, copy = engine._model.forward, torch.Tensor.to
+
+    def logged_copy(tensor: torch.Tensor, *to: Any, non_blocking: bool = False) -> torch.Tensor:
+        if non_blocking:
+            cuda.log.append(f"copy {tuple(tensor.shape)}")
+        return copy(tensor, *to, non_blocking=non_blocking)  # type: ignore[call-overload, no-any-return]
+
+    def logged_forward(batch: torch.Tensor) -> torch.Tensor:
+        cuda.log.append("model")
+        return forward(batch)
+
+    monkeypatch.setattr("torch.Tensor.to", logged_copy)
+    monkeypatch.setattr(engine._model, "forward", logged_forward)
+    answer = engine.submit(list(pixels))
+    assert cuda.log == [
+        "on copies:",
+        "copy (3, 3, 224, 224)",
+        ".",
+        "compute waits for copies",
+        "batch is kept for compute",
+        "model",
+        "copy (3, 1000)",
+        "compute has an end",
+    ]
+    np.testing.assert_array_equal(answer(), expected)
+    assert cuda.log[-1] == "waited for it"
+
+
+def test_a_gpu_that_fails_is_told_in_a_sentence(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
+    with pytest.raises(RuntimeError), engine._faults():  # on a CPU it is a fault of the program
+        raise fault
+    monkeypatch.setattr(engine, "_device", torch.device("cuda:0"))
+    monkeypatch.setattr(engine, "placement", Placement("cuda:0", "fp32"))
+    with pytest.raises(DeviceError) as raised, engine._faults():
+        raise fault
+    assert raised.value.message == "cuda:0 failed: CUDA error: unspecified launch failure"
+    assert "--device cpu" in raised.value.hint
+    with pytest.raises(DeviceError, match="not enough free memory for a single image"), engine._faults():
+        raise engine._out_of_memory("a single image")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.3)])
+def test_cuda_gives_the_cpus_logits_with_two_batches_in_flight(
+    engine: TorchEngine, precision: str, tolerance: float
+) -> None:
+    gpu = TorchEngine(checkpoints.resolve("demo"), Placement("cuda:0", precision))
+    batches = np.random.default_rng(0).standard_normal((4, 5, 3, 224, 224), dtype=np.float32)
+    answers = [gpu.submit(list(batch)) for batch in batches]
+    for batch, answer in zip(batches, answers, strict=True):
+        np.testing.assert_allclose(answer(), engine.logits(batch), atol=tolerance)
 
 
 # ---- packed linear layers

@@ -14,7 +14,7 @@ import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -645,6 +645,7 @@ class FakeEngine:
 
     batch_size = 4
     precision = "fp32"
+    in_flight = 1
 
     def __init__(self, wanted: int) -> None:
         self.batches: list[tuple[float, list[int]]] = []
@@ -652,7 +653,7 @@ class FakeEngine:
         self._wanted = wanted
         self._known = {images.load(path).tobytes(): index for index, path in enumerate(SAMPLES)}
 
-    def logits(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def submit(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Callable[[], np.ndarray[Any, Any]]:
         classes = [self._known[image.tobytes()] for image in pixels]
         self.batches.append((time.monotonic(), classes))
         self._wanted -= len(classes)
@@ -660,7 +661,7 @@ class FakeEngine:
             self.all_run.set()
         logits = np.zeros((len(classes), len(SAMPLES)), np.float32)
         logits[range(len(classes)), classes] = 10
-        return logits
+        return lambda: logits
 
 
 def stream(inputs: list[str], engine: FakeEngine, **limits: float) -> Stream:
