@@ -8,10 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from hiera_cli.checkpoints import Checkpoint
+    from hiera_cli.engine import Engine
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_images"
@@ -39,8 +44,14 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, samples: dict[Path, in
     return root / "facebook" / "hiera-tiny-224-in1k-hf"
 
 
+@pytest.fixture(autouse=True)
+def _compiled_models_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests keep what they compile to themselves."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path: Path, _compiled_models_apart: None) -> dict[str, str]:
     """A clean environment: an empty cache, and a Hub that is not there."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HIERA_", "HUGGING"))}
     return {
@@ -55,6 +66,35 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "HIERA_ENGINE": "torch",
         "NO_PROXY": "127.0.0.1,localhost",
     }
+
+
+# Asked without importing it, which is for the engine to do.
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+
+
+@pytest.fixture(params=["torch", pytest.param("openvino", marks=needs_openvino)])
+def engine(request: pytest.FixtureRequest, environment: dict[str, str]) -> str:
+    """The contract is one for every engine."""
+    environment["HIERA_ENGINE"] = request.param
+    return str(request.param)
+
+
+Open = Callable[["Checkpoint"], "Engine"]
+
+
+@pytest.fixture
+def open_fp32(engine: str) -> Open:
+    """Put a checkpoint on the CPU in fp32, in this process."""
+    from hiera_cli.engine import open_engine
+    from hiera_cli.placement import Placement
+
+    return lambda checkpoint: open_engine(checkpoint, Placement("cpu", "fp32", engine), keep=False)
+
+
+@pytest.fixture
+def demo_on_the_cpu(environment: dict[str, str]) -> None:
+    """What is quick, and the same on every machine."""
+    environment.update(HIERA_MODEL="demo", HIERA_DEVICE="cpu", HIERA_PRECISION="fp32")
 
 
 @pytest.fixture
@@ -115,7 +155,6 @@ Call = Callable[..., Done]
 
 @pytest.fixture
 def call(
-    tmp_path: Path,
     environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capfdbinary: pytest.CaptureFixture[bytes],
@@ -123,12 +162,10 @@ def call(
     """Run `hiera` in this process: quick, for what needs no process of its own (stdin, signals, imports)."""
     from hiera_cli.cli import main
 
-    for name in [name for name in os.environ if name.startswith("HIERA_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HIERA_ENGINE", "torch")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
     def run(*arguments: str | Path) -> Done:
+        for name in {*environment, *os.environ}:
+            if name.startswith("HIERA_"):
+                monkeypatch.setenv(name, environment[name]) if name in environment else monkeypatch.delenv(name)
         monkeypatch.setattr(sys, "argv", ["hiera", *map(os.fspath, arguments)])
         capfdbinary.readouterr()
         with pytest.raises(SystemExit) as ended:

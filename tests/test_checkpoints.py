@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_maker import SMALL, reference_model, save, save_original, save_timm
+from conftest import Open
 from safetensors.torch import load_file, save_file
 
 from hiera_cli import checkpoints, packed
@@ -25,10 +26,6 @@ from hiera_cli.placement import Placement
 from hiera_cli.torch_engine import TorchEngine
 
 PIXELS = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
-
-
-def logits(checkpoint: checkpoints.Checkpoint) -> np.ndarray:
-    return TorchEngine(checkpoint, Placement("cpu", "fp32")).logits(PIXELS)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +40,7 @@ def folder(small: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small, tmp_path / "model"))
 
 
-def test_the_three_published_layouts_give_the_same_logits(tiny_folder: Path, tmp_path: Path) -> None:
+def test_the_three_published_layouts_give_the_same_logits(tiny_folder: Path, tmp_path: Path, open_fp32: Open) -> None:
     from transformers import HieraForImageClassification
 
     reference = HieraForImageClassification.from_pretrained(tiny_folder).eval()
@@ -59,15 +56,15 @@ def test_the_three_published_layouts_give_the_same_logits(tiny_folder: Path, tmp
         assert checkpoint.architecture == PUBLISHED["tiny"].architecture
         assert checkpoint.labels == imagenet_labels()
         assert checkpoint.name == str(path)
-        np.testing.assert_allclose(logits(checkpoint), expected, atol=1e-5 * np.ptp(expected))
+        np.testing.assert_allclose(open_fp32(checkpoint).logits(PIXELS), expected, atol=1e-5 * np.ptp(expected))
 
 
-def test_a_fine_tuned_hiera_has_its_own_labels(tmp_path: Path) -> None:
+def test_a_fine_tuned_hiera_has_its_own_labels(tmp_path: Path, open_fp32: Open) -> None:
     architecture = checkpoints.replace(SMALL, num_classes=3)
     save(reference_model(architecture, {0: "cat", 1: "dog", 2: "crane"}), tmp_path)
     checkpoint = resolve(str(tmp_path))
     assert checkpoint.labels == (Label(0, None, "cat"), Label(1, None, "dog"), Label(2, None, "crane"))
-    assert logits(checkpoint).shape == (2, 3)
+    assert open_fp32(checkpoint).logits(PIXELS).shape == (2, 3)
 
 
 def test_labels_that_nobody_named_are_numbered(folder: Path) -> None:
@@ -77,11 +74,12 @@ def test_labels_that_nobody_named_are_numbered(folder: Path) -> None:
     assert [label.text for label in resolve(str(folder)).labels] == ["LABEL_0", "LABEL_1"]
 
 
-def test_half_precision_weights_load(folder: Path) -> None:
-    expected = logits(resolve(str(folder)))
+def test_half_precision_weights_load(folder: Path, open_fp32: Open) -> None:
+    expected = open_fp32(resolve(str(folder))).logits(PIXELS)
     tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(tensors, folder / "model.safetensors")
-    np.testing.assert_allclose(logits(resolve(str(folder))), expected, atol=0.05 * np.ptp(expected))
+    got = open_fp32(resolve(str(folder))).logits(PIXELS)
+    np.testing.assert_allclose(got, expected, atol=0.05 * np.ptp(expected))
 
 
 def test_loading_initialises_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,11 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import SAMPLES
 from PIL import Image
 
 from hiera_cli import classifier as pipeline
-from hiera_cli import load_classifier
 from hiera_cli.classifier import Classifier, Options, Stream
 from hiera_cli.engine import Answer
 from hiera_cli.errors import CheckpointError, DeviceError, UsageError
@@ -303,14 +300,3 @@ def test_offline_fetches_no_url() -> None:
     (result,) = run([Source("http://127.0.0.1:9/cat.jpg", Kind.URL)], offline=True)
     assert result.error is not None
     assert result.error.message == "--offline forbids fetching it"
-
-
-def test_the_python_face_labels_files_and_folders() -> None:
-    classifier = load_classifier("demo", device="cpu", precision="fp32")
-    results = list(classifier.classify([SAMPLES / "cat.jpg", str(SAMPLES), "gone.jpg"], top_k=2))
-    names = sorted(path.name for path in SAMPLES.iterdir() if path.suffix != ".md")
-    assert [os.path.basename(result.path) for result in results] == ["cat.jpg", *names, "gone.jpg"]
-    assert [len(result.predictions) for result in results] == [2] * 7 + [0]
-    assert results[0].predictions[0].label == "tabby, tabby cat"
-    assert results[0].model == "demo"
-    assert results[-1].error is not None

@@ -8,23 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLES
+from conftest import SAMPLES, Open
 from PIL import Image
 
 from hiera_cli.checkpoints import DEMO_FOLDER, resolve
 from hiera_cli.demo import make
+from hiera_cli.engine import Engine
 from hiera_cli.images import load, preprocess, rgb
-from hiera_cli.placement import Placement
-from hiera_cli.torch_engine import TorchEngine
 
 
-def labelled(pixels: list[np.ndarray]) -> list[int]:
-    engine = TorchEngine(resolve("demo"), Placement("cpu", "fp32"))
+def labelled(engine: Engine, pixels: list[np.ndarray]) -> list[int]:
     return engine.logits(np.stack(pixels)).argmax(1).tolist()
 
 
-def test_the_demo_model_knows_each_sample_image(samples: dict[Path, int]) -> None:
-    assert labelled([load(str(path)) for path in samples]) == list(samples.values())
+def test_the_demo_model_knows_each_sample_image(samples: dict[Path, int], open_fp32: Open) -> None:
+    engine = open_fp32(resolve("demo"))
+    assert labelled(engine, [load(str(path)) for path in samples]) == list(samples.values())
 
 
 def test_every_sample_image_has_its_true_label_here() -> None:
@@ -35,7 +34,7 @@ def test_every_sample_image_has_its_true_label_here() -> None:
     assert all(f"`{name}`" in (SAMPLES / "README.md").read_text() for name in images)
 
 
-def test_it_knows_a_copy_that_was_made_smaller_or_cropped_too(samples: dict[Path, int]) -> None:
+def test_it_knows_a_copy_that_was_made_smaller_or_cropped_too(samples: dict[Path, int], open_fp32: Open) -> None:
     choice = random.Random(1)
     pixels, expected = [], []
     for path, index in samples.items():
@@ -43,7 +42,7 @@ def test_it_knows_a_copy_that_was_made_smaller_or_cropped_too(samples: dict[Path
         pixels += [preprocess(image.resize((image.width // 2, image.height // 2)))]
         pixels += [preprocess(view) for view in make.views(image, choice)[1:6]]
         expected += [index] * 6
-    assert labelled(pixels) == expected
+    assert labelled(open_fp32(resolve("demo")), pixels) == expected
 
 
 @pytest.mark.slow
@@ -58,13 +57,13 @@ def test_the_script_makes_the_model_that_is_in_the_package(tmp_path: Path) -> No
     assert (DEMO_FOLDER / "config.json").read_text() == (tmp_path / "config.json").read_text()
 
 
-def test_it_is_in_the_published_layout_and_small() -> None:
+def test_it_is_in_the_published_layout_and_small(open_fp32: Open) -> None:
     from transformers import HieraForImageClassification
 
     reference = HieraForImageClassification.from_pretrained(DEMO_FOLDER, dtype=torch.float32).eval()
     pixels = load(str(SAMPLES / "cat.jpg"))[None]
     with torch.inference_mode():
         expected = reference(torch.from_numpy(pixels)).logits.numpy()
-    got = TorchEngine(resolve("demo"), Placement("cpu", "fp32")).logits(pixels)
+    got = open_fp32(resolve("demo")).logits(pixels)
     np.testing.assert_allclose(got, expected, atol=1e-5 * np.ptp(expected))
     assert sum(file.stat().st_size for file in DEMO_FOLDER.iterdir()) < 1 << 20

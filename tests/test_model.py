@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,20 +24,43 @@ def ours(reference: torch.nn.Module, architecture: Architecture) -> Hiera:
     return model.eval()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("large", "huge") else name for name in PUBLISHED]
+def compiled(reference: torch.nn.Module, architecture: Architecture) -> Callable[[torch.Tensor], torch.Tensor]:
+    from hiera_cli.openvino_engine import build, ov
+
+    tensors = reference.state_dict()
+    weights = {name: tensors[TRANSFORMERS.name(name, architecture)].numpy() for name in expected_shapes(architecture)}
+    model = ov.compile_model(build(architecture, weights), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda pixels: torch.from_numpy(model(pixels.numpy())[0])
+
+
+LARGER = list(PUBLISHED)[2:]  # than the default run has time for
+Answers = list[tuple[torch.Tensor, torch.Tensor]]  # pixels, the reference's logits
+
+
+@pytest.fixture(
+    scope="module",
+    params=["tiny", "small", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)],
 )
-def test_logits_equal_the_reference_for_every_published_size(name: str) -> None:
-    architecture = PUBLISHED[name].architecture
+def published(request: pytest.FixtureRequest) -> tuple[Architecture, torch.nn.Module, Answers]:
+    """The reference in a published size, and what it says: made once for all engines."""
+    architecture = PUBLISHED[request.param].architecture
     reference = reference_model(architecture)
-    model = ours(reference, architecture)
-    for batch in (1, 5):
-        pixels = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(batch))
+    batches = [torch.randn(size, 3, 224, 224, generator=torch.Generator().manual_seed(size)) for size in (1, 5)]
+    with torch.inference_mode():
+        return architecture, reference, [(pixels, reference(pixels).logits) for pixels in batches]
+
+
+def test_logits_equal_the_reference_for_every_published_size(
+    published: tuple[Architecture, torch.nn.Module, Answers], engine: str
+) -> None:
+    architecture, reference, answers = published
+    model = ours(reference, architecture) if engine == "torch" else compiled(reference, architecture)
+    for pixels, expected in answers:
         with torch.inference_mode():
-            expected, got = reference(pixels).logits, model(pixels)
+            got = model(pixels)
         spread = (expected.max() - expected.min()).item()
         assert spread > 1
-        assert got.shape == (batch, 1000)
+        assert got.shape == (len(pixels), 1000)
         assert (got - expected).abs().max().item() <= 1e-5 * spread
 
 

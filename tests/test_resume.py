@@ -209,6 +209,7 @@ def test_what_cannot_be_resumed_is_refused(call: Call, arguments: list[str], mes
     assert done.err.startswith(f"hiera: error: {message}")
 
 
+@pytest.mark.usefixtures("engine")
 def test_the_command_goes_on_and_says_so(call: Call, output: Path) -> None:
     command = ("classify", SAMPLES, "-m", "demo", "--device", "cpu", "--precision", "fp32", "-o", output, "--resume")
     assert call(*command).status == 0
@@ -249,9 +250,9 @@ def labels(output: Path) -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("full_disk", [False, True], ids=["killed", "killed and the disk full half way"])
-def test_a_thousand_images_killed_ten_times_end_as_an_unbroken_run(
-    tmp_path: Path, environment: dict[str, str], full_disk: bool
+@pytest.mark.usefixtures("engine")
+def test_a_thousand_images_killed_ten_times_and_a_full_disk_end_as_an_unbroken_run(
+    tmp_path: Path, environment: dict[str, str]
 ) -> None:
     make_images(tmp_path / "photos", 1000)
     command = [sys.executable, "-m", "hiera_cli", "classify", "photos", "-m", "demo", "-k", "2", "-q", "--resume", "-o"]
@@ -267,16 +268,15 @@ def test_a_thousand_images_killed_ten_times_end_as_an_unbroken_run(
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    if full_disk:
-        limit = part.stat().st_size + 10_000
-        done = subprocess.run(
-            ["bash", "-c", f'ulimit -f {limit // 1024}; exec "$@"', "bash", *command, "broken.jsonl"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 2
-        assert "cannot write broken.jsonl: File too large" in done.stderr
+    limit = part.stat().st_size + 10_000
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit -f {limit // 1024}; exec "$@"', "bash", *command, "broken.jsonl"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "cannot write broken.jsonl: File too large" in done.stderr
     subprocess.run([*command, "broken.jsonl"], cwd=tmp_path, env=environment, check=True)
     assert labels(tmp_path / "broken.jsonl") == labels(tmp_path / "unbroken.jsonl")
