@@ -42,20 +42,21 @@ class TorchEngine:
         self._device = torch.device(placement.device)
         self._dtype = DTYPES[placement.precision]
         self.batch_size = batch_size or BATCH_SIZES[self._device.type]
-        self._copies = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self.in_flight = 1 if self._copies is None else 2
+        self._copies: torch.cuda.Stream | None = None
+        self.in_flight = 1
         with torch.device("meta"):  # no storage and no initialisation: the checkpoint's tensors are put in
             self._model = Hiera(checkpoint.architecture)
         self._model.load_state_dict(checkpoint.state_dict(), strict=True, assign=True)
         self._model.requires_grad_(False).eval()
         if placement.precision == "fp32":  # no TF32 in the patch convolution: fp32 means the reference's numbers
             torch.backends.cudnn.allow_tf32 = False
-        try:
+        with self._faults("the weights"):
             self._model.float().to_precision(self._dtype).to(self._device)
-            if self._device.type == "cpu" and packed.works(self._dtype):
-                packed.pack(self._model)
-        except torch.OutOfMemoryError as error:
-            raise self._out_of_memory("the weights") from error
+            if self._device.type == "cuda":
+                self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+                self.in_flight = 2
+        if self._device.type == "cpu" and packed.works(self._dtype):
+            packed.pack(self._model)
 
     def describe(self) -> str:
         """Such as `cuda:0 (NVIDIA H100), bf16` or `cpu (2 threads), fp32`."""
@@ -71,7 +72,7 @@ class TorchEngine:
         On CUDA everything is only queued here, the copies to the device and back too; the Answer waits for it. Raises
         DeviceError if not even one image fits; so does the Answer, if the GPU fails.
         """
-        with torch.inference_mode(), self._faults():
+        with torch.inference_mode(), self._faults("a single image"):
             output = self._run(pixels)
             if self._copies is None:
                 logits = output.cpu().numpy()
@@ -82,7 +83,7 @@ class TorchEngine:
             done.record(torch.cuda.current_stream(self._device))
 
         def wait() -> NDArray[np.float32]:
-            with self._faults():
+            with self._faults("a single image"):
                 done.synchronize()
             return pinned.numpy()
 
@@ -97,9 +98,9 @@ class TorchEngine:
             batch = self._to_device(pixels).to(self._dtype)
             together = CPU_MICRO_BATCH if self._device.type == "cpu" else len(batch)
             return torch.cat([self._model(part) for part in torch.split(batch, together)])
-        except torch.OutOfMemoryError as error:
+        except torch.OutOfMemoryError:
             if len(pixels) == 1:
-                raise self._out_of_memory("a single image") from error
+                raise
         half = len(pixels) // 2
         self.batch_size = max(1, min(self.batch_size, half))
         if self._device.type == "cuda":
@@ -120,18 +121,18 @@ class TorchEngine:
         return batch
 
     @contextmanager
-    def _faults(self) -> Iterator[None]:
-        """A GPU that fails is no fault of the program: it is told in a sentence."""
+    def _faults(self, what: str) -> Iterator[None]:
+        """A GPU that fails, or has no memory for `what`, is no fault of the program: it is told in a sentence."""
+        name = self.placement.device
         try:
             yield
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{name} has not enough free memory for {what}",
+                "Free some, use a smaller model (-m tiny), or --device cpu.",
+            ) from error
         except RuntimeError as error:
             if self._device.type == "cpu":
                 raise
             reason = str(error).partition("\n")[0]
-            raise DeviceError(f"{self.placement.device} failed: {reason}", "--device cpu does without it.") from error
-
-    def _out_of_memory(self, what: str) -> DeviceError:
-        return DeviceError(
-            f"{self.placement.device} has not enough free memory for {what}",
-            "Free some, use a smaller model (-m tiny), or --device cpu.",
-        )
+            raise DeviceError(f"{name} failed: {reason}", "--device cpu does without it.") from error
