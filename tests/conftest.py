@@ -44,6 +44,18 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, samples: dict[Path, in
     return root / "facebook" / "hiera-tiny-224-in1k-hf"
 
 
+@pytest.fixture(scope="session")
+def small_hub(tmp_path_factory: pytest.TempPathFactory, samples: dict[Path, int]) -> Path:
+    """A root like the above with a Hiera of 2 MB, right on the sample images too, under Hiera-Tiny's name."""
+    from checkpoint_maker import SMALL, fit_classifier, reference_model, save
+
+    root = tmp_path_factory.mktemp("small-hub")
+    model = reference_model(SMALL)
+    fit_classifier(model, samples)
+    save(model, root / "facebook" / "hiera-tiny-224-in1k-hf")
+    return root
+
+
 @pytest.fixture(autouse=True)
 def _compiled_models_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests keep what they compile to themselves."""
@@ -127,11 +139,11 @@ def hiera(tmp_path: Path, environment: dict[str, str]) -> Hiera:
 
 
 @pytest.fixture
-def hub(tiny_folder: Path, environment: dict[str, str]) -> Iterator[object]:
-    """A Hub that has facebook/hiera-tiny-224-in1k-hf, which `hiera` is pointed to."""
+def hub(small_hub: Path, environment: dict[str, str]) -> Iterator[object]:
+    """A Hub that has facebook/hiera-tiny-224-in1k-hf, of a smaller shape, which `hiera` is pointed to."""
     from hub_server import Hub
 
-    server = Hub(tiny_folder.parent.parent)
+    server = Hub(small_hub)
     environment["HF_ENDPOINT"] = server.url
     yield server
     server.close()

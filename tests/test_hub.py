@@ -33,12 +33,20 @@ def digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def assert_fetched_whole(environment: dict[str, str], tiny_folder: Path) -> None:
+def assert_fetched_whole(environment: dict[str, str], hub: Hub) -> None:
     weights = max(blob_folder(environment).iterdir(), key=lambda file: file.stat().st_size)
-    assert digest(weights) == digest(tiny_folder / "model.safetensors")
+    assert digest(weights) == digest(hub.root / REPOSITORY / "model.safetensors")
 
 
-def test_from_nothing_cached_to_a_label_and_again_with_the_hub_gone(hub: Hub, hiera: Hiera, engine: str) -> None:
+@pytest.fixture
+def large_hub(hub: Hub, tiny_folder: Path) -> Hub:
+    """The Hub with weights of Hiera-Tiny's true size."""
+    hub.root = tiny_folder.parent.parent
+    return hub
+
+
+def test_from_nothing_cached_to_a_label_and_again_with_the_hub_gone(large_hub: Hub, hiera: Hiera, engine: str) -> None:
+    hub = large_hub
     first = hiera("classify", CAT, "--json")
     assert labels(first) == ["tabby, tabby cat"]
     assert (
@@ -143,19 +151,16 @@ def test_offline_makes_no_request(hub: Hub, hiera: Hiera, arguments: list[str], 
 
 
 @pytest.mark.slow
-def test_a_broken_line_is_taken_up_again(
-    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path
-) -> None:
+def test_a_broken_line_is_taken_up_again(large_hub: Hub, hiera: Hiera, environment: dict[str, str]) -> None:
+    hub = large_hub
     hub.break_off_at = 60_000_000
     hub.unavailable = 1
     done = hiera("download", "-q")
     assert (done.returncode, done.stderr) == (0, "")
-    assert_fetched_whole(environment, tiny_folder)
+    assert_fetched_whole(environment, hub)
 
 
-def test_an_altered_file_is_refused_and_not_kept(
-    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path
-) -> None:
+def test_an_altered_file_is_refused_and_not_kept(hub: Hub, hiera: Hiera, environment: dict[str, str]) -> None:
     hub.altered = True
     done = hiera("classify", CAT, "--json")
     assert done.returncode == 2
@@ -163,11 +168,11 @@ def test_an_altered_file_is_refused_and_not_kept(
     assert all(file.stat().st_size < 1_000_000 for file in blob_folder(environment).iterdir())
     hub.altered = False
     assert hiera("download", "-q").returncode == 0
-    assert_fetched_whole(environment, tiny_folder)
+    assert_fetched_whole(environment, hub)
 
 
 def test_a_process_killed_in_a_download_leaves_nothing_that_is_used(
-    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path
+    hub: Hub, hiera: Hiera, environment: dict[str, str]
 ) -> None:
     hub.stalls = 1
     process = subprocess.Popen(
@@ -181,22 +186,19 @@ def test_a_process_killed_in_a_download_leaves_nothing_that_is_used(
     process.stderr.close()
     assert hiera("classify", CAT, "--offline").returncode == 2  # half a file is not taken for weights
     assert hiera("download", "-q").returncode == 0
-    assert_fetched_whole(environment, tiny_folder)
+    assert_fetched_whole(environment, hub)
 
 
 @pytest.mark.slow
-def test_a_transfer_that_stalls_is_taken_up_again(
-    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path
-) -> None:
+def test_a_transfer_that_stalls_is_taken_up_again(hub: Hub, hiera: Hiera, environment: dict[str, str]) -> None:
     hub.stalls = 2
     assert hiera("download", "-q", env={"HF_HUB_DOWNLOAD_TIMEOUT": "1"}).returncode == 0
     assert hub.stalls == 0
-    assert_fetched_whole(environment, tiny_folder)
+    assert_fetched_whole(environment, hub)
 
 
-def test_a_full_disk_ends_a_download_with_a_reason(
-    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path
-) -> None:
+def test_a_full_disk_ends_a_download_with_a_reason(large_hub: Hub, hiera: Hiera, environment: dict[str, str]) -> None:
+    hub = large_hub
     done = subprocess.run(
         ["bash", "-c", f"ulimit -f 50000; exec {sys.executable} -m hiera_cli download"],
         env=environment,
@@ -207,16 +209,14 @@ def test_a_full_disk_ends_a_download_with_a_reason(
     assert done.returncode == 2
     assert f"cannot download model.safetensors of {REPOSITORY} from {hub.url}: [Errno 27] File too large" in done.stderr
     assert hiera("download", "-q").returncode == 0
-    assert_fetched_whole(environment, tiny_folder)
+    assert_fetched_whole(environment, hub)
 
 
-def test_two_that_start_at_once_on_an_empty_cache_both_end_well(
-    hub: Hub, environment: dict[str, str], tiny_folder: Path
-) -> None:
+def test_two_that_start_at_once_on_an_empty_cache_both_end_well(large_hub: Hub, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "hiera_cli", "download", "-q"]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
-    assert_fetched_whole(environment, tiny_folder)
+    assert_fetched_whole(environment, large_hub)
 
 
 def truncate(file: Path) -> None:
@@ -242,7 +242,7 @@ def replace_with_text(file: Path) -> None:
     ],
 )
 def test_damaged_cached_weights_are_recognised_with_the_command_that_mends_them(
-    hub: Hub, hiera: Hiera, environment: dict[str, str], tiny_folder: Path, damage: Callable[[Path], None]
+    hub: Hub, hiera: Hiera, environment: dict[str, str], damage: Callable[[Path], None]
 ) -> None:
     assert hiera("download", "-q").returncode == 0
     largest = max(blob_folder(environment).iterdir(), key=lambda file: file.stat().st_size)
@@ -253,15 +253,15 @@ def test_damaged_cached_weights_are_recognised_with_the_command_that_mends_them(
     command = f"hiera download --force {REPOSITORY}"
     assert command in done.stderr
     assert hiera(*command.split()[1:], "-q").returncode == 0
-    assert_fetched_whole(environment, tiny_folder)
+    assert_fetched_whole(environment, hub)
 
 
-def test_download_to_a_folder_to_carry(hub: Hub, hiera: Hiera, tmp_path: Path, tiny_folder: Path) -> None:
+def test_download_to_a_folder_to_carry(hub: Hub, hiera: Hiera, tmp_path: Path) -> None:
     done = hiera("download", "tiny", "--to", "carry")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "tiny\tcarry\n"
     assert sorted(file.name for file in (tmp_path / "carry").iterdir()) == ["config.json", "model.safetensors"]
-    assert digest(tmp_path / "carry" / "model.safetensors") == digest(tiny_folder / "model.safetensors")
+    assert digest(tmp_path / "carry" / "model.safetensors") == digest(hub.root / REPOSITORY / "model.safetensors")
     hub.close()
     shutil.rmtree(tmp_path / "hf")
     assert labels(hiera("classify", "-m", "carry", CAT, "--json")) == ["tabby, tabby cat"]
@@ -289,11 +289,10 @@ def test_models_and_info_know_what_is_cached(hub: Hub, hiera: Hiera) -> None:
     assert [entry["name"] for entry in json.loads(hiera("info", "--json").stdout)["cached"]] == ["tiny"]
 
 
-def test_any_repository_of_the_hub_is_a_model(hub: Hub, hiera: Hiera, tmp_path: Path, tiny_folder: Path) -> None:
-    own = tiny_folder.parent.parent / "someone" / "pets"
-    if not own.exists():
-        own.parent.mkdir()
-        os.symlink(tiny_folder, own)
+def test_any_repository_of_the_hub_is_a_model(hub: Hub, hiera: Hiera, tmp_path: Path) -> None:
+    (tmp_path / "root" / "someone").mkdir(parents=True)
+    os.symlink(hub.root / REPOSITORY, tmp_path / "root" / "someone" / "pets")
+    hub.root = tmp_path / "root"
     done = hiera("classify", "-m", "someone/pets", CAT, "--json")
     assert labels(done) == ["tabby, tabby cat"]
     assert json.loads(done.stdout)[0]["model"] == "someone/pets"
