@@ -3,8 +3,9 @@
     sources ─▶ [URLs: fetch] ─▶ decode threads ─▶ ready ─▶ batches ─▶ engine ─▶ Results
 
 What is ready is run, whatever its place: an input that is slow or stuck holds up the *output* of those after it, never
-their work. Memory is bounded by the look-ahead: so many inputs being decoded or decoded, and so many Results waiting
-for an earlier input. A failed input travels the same way, as an error in its own entry.
+their work. A device that works by itself gets its next batch while it does. Memory is bounded by the look-ahead: so
+many inputs being decoded or decoded, and so many Results waiting for an earlier input. A failed input travels the same
+way, as an error in its own entry.
 """
 
 from __future__ import annotations
