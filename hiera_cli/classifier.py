@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import RawIOBase
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -149,7 +150,7 @@ class Stream:
         self._fetching = threading.Semaphore(options.limits.at_once)  # the same for URLs: stuck ones hold up no files
         self._batch_size = DEFAULT_BATCH
         self._in_flight = 1
-        self._running: deque[tuple[Classifier, list[_Entry], Answer]] = deque()  # submitted to the engine, oldest first
+        self._running: deque[Callable[[], None]] = deque()  # submitted batches, oldest first; a call waits and settles
 
     def stop(self) -> None:
         """End the iteration soon, from a signal handler or another thread: what is not finished is dropped whole."""
@@ -194,7 +195,7 @@ class Stream:
             or len(self._running) == self._in_flight
             or self._ready.qsize() < self._batch_size  # of less, a better batch is made when the device is free
         ):
-            self._settle(*self._running.popleft())
+            self._running.popleft()()
             yield from self._finished()
 
     def _finished(self) -> Iterator[Result]:
@@ -299,7 +300,7 @@ class Stream:
         self._batch_size = engine.batch_size  # after, as it shrinks when a GPU's memory runs out
         for entry in batch:
             entry.pixels = None
-        self._running.append((self._classifier, batch, answer))
+        self._running.append(partial(self._settle, self._classifier, batch, answer))
 
     def _settle(self, classifier: Classifier, batch: list[_Entry], answer: Answer) -> None:
         for entry, row in zip(batch, answer(), strict=True):

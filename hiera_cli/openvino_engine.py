@@ -37,13 +37,11 @@ from hiera_cli.placement import Placement
 # openvino imports its converter of models, which is not needed here, takes longer than all the rest of it, and reports
 # every import to an analytics service unasked. None in its place reads as "not installed", which openvino provides for.
 _CONVERTER = "openvino.tools.ovc"
-_blocks_converter = _CONVERTER not in sys.modules
-if _blocks_converter:
-    sys.modules[_CONVERTER] = None  # type: ignore[assignment]
+sys.modules.setdefault(_CONVERTER, None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 from openvino import opset13 as op  # noqa: E402
 
-if _blocks_converter:
+if sys.modules[_CONVERTER] is None:
     del sys.modules[_CONVERTER]
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}

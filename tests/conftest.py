@@ -24,6 +24,7 @@ SAMPLES = ROOT / "sample_images"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 Hiera = Callable[..., "subprocess.CompletedProcess[str]"]
+Bash = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +140,23 @@ def hiera(tmp_path: Path, environment: dict[str, str]) -> Hiera:
 
 
 @pytest.fixture
+def bash(tmp_path: Path, environment: dict[str, str]) -> Bash:
+    """Run a line in bash, in an empty folder unless told, with `hiera` on the path."""
+    program = tmp_path / "bin" / "hiera"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hiera_cli "$@"\n')
+    program.chmod(0o755)
+    environment["PATH"] = f"{program.parent}:{environment['PATH']}"
+
+    def run(line: str, *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", line], env=environment, cwd=cwd or tmp_path, capture_output=True, text=True, timeout=120
+        )
+
+    return run
+
+
+@pytest.fixture
 def hub(small_hub: Path, environment: dict[str, str]) -> Iterator[object]:
     """A Hub that has facebook/hiera-tiny-224-in1k-hf, of a smaller shape, which `hiera` is pointed to."""
     from hub_server import Hub
@@ -177,7 +195,9 @@ def call(
     def run(*arguments: str | Path) -> Done:
         for name in {*environment, *os.environ}:
             if name.startswith("HIERA_"):
-                monkeypatch.setenv(name, environment[name]) if name in environment else monkeypatch.delenv(name)
+                monkeypatch.delenv(name, raising=False)
+                if name in environment:
+                    monkeypatch.setenv(name, environment[name])
         monkeypatch.setattr(sys, "argv", ["hiera", *map(os.fspath, arguments)])
         capfdbinary.readouterr()
         with pytest.raises(SystemExit) as ended:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from conftest import SAMPLES, Call, Hiera
+from conftest import SAMPLES, Bash, Call, Hiera
 
 from hiera_cli import load_classifier
 
@@ -259,15 +259,8 @@ def test_a_model_that_cannot_be_loaded_leaves_a_valid_document(call: Call, tmp_p
 # ---- streams, pipes, signals
 
 
-def test_a_reader_that_goes_away_is_no_error(environment: dict[str, str]) -> None:
-    command = f"{sys.executable} -m hiera_cli classify {SAMPLES} {SAMPLES} {SAMPLES} -q -f jsonl"
-    done = subprocess.run(
-        ["bash", "-c", f"{command} | head -n 1; echo ${{PIPESTATUS[0]}}"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_a_reader_that_goes_away_is_no_error(bash: Bash) -> None:
+    done = bash(f"hiera classify {SAMPLES} {SAMPLES} {SAMPLES} -q -f jsonl | head -n 1; echo ${{PIPESTATUS[0]}}")
     record, status = done.stdout.splitlines()
     assert json.loads(record)["status"] == "ok"
     assert status == "0"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Bash
 
 from hiera_cli.cli import DEVICES, ENGINES, FORMATS, MODELS, PRECISIONS
 
@@ -32,14 +33,6 @@ def test_the_ready_scripts_are_those_that_the_app_makes(shell: str) -> None:
     assert (FOLDER / FILES[shell]).read_text() == made_by_the_app(shell)
 
 
-@pytest.fixture
-def on_the_path(tmp_path: Path) -> dict[str, str]:
-    program = tmp_path / "hiera"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hiera_cli "$@"\n')
-    program.chmod(0o755)
-    return {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -54,16 +47,15 @@ def on_the_path(tmp_path: Path) -> dict[str, str]:
         ("classify --top", ("--top-k",)),
     ],
 )
-def test_bash_completes_commands_options_and_values(
-    words: str, expected: tuple[str, ...], on_the_path: dict[str, str]
-) -> None:
+def test_bash_completes_commands_options_and_values(words: str, expected: tuple[str, ...], bash: Bash) -> None:
     line = f"hiera {words}"
     script = (
         f'source "{FOLDER / "hiera.bash"}"\n'
         f"COMP_WORDS=({line}); COMP_CWORD={len(line.split(' ')) - 1}\n"
         '_hiera_completion hiera; printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    done = subprocess.run(["bash", "-c", script], env=on_the_path, capture_output=True, text=True, check=True)
+    done = bash(script)
+    assert done.returncode == 0, done.stderr
     assert tuple(done.stdout.split()) == expected
 
 

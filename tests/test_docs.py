@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from conftest import ROOT, Call
+from conftest import ROOT, Bash, Call
 
 README = (ROOT / "README.md").read_text()
 
@@ -37,15 +34,12 @@ def numbers_aside(text: str) -> str:
 
 @pytest.mark.parametrize(("command", "output"), RUNNABLE, ids=[command for command, _ in RUNNABLE])
 def test_a_command_of_the_readme_prints_what_stands_there(
-    command: str, output: str, environment: dict[str, str], tmp_path: Path
+    command: str, output: str, environment: dict[str, str], bash: Bash
 ) -> None:
     if "| jq" in command and not shutil.which("jq"):
         pytest.skip("no jq on this machine")
-    program = tmp_path / "hiera"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hiera_cli "$@"\n')
-    program.chmod(0o755)
-    env = {**environment, "PATH": f"{tmp_path}:{environment['PATH']}", "HIERA_DEVICE": "cpu"}
-    done = subprocess.run(["bash", "-c", f"{command} 2>&1"], cwd=ROOT, env=env, capture_output=True, text=True)
+    environment["HIERA_DEVICE"] = "cpu"
+    done = bash(f"{command} 2>&1", cwd=ROOT)
     assert numbers_aside(done.stdout) == numbers_aside(output)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES, Hiera
+from conftest import SAMPLES, Bash, Hiera
 from hub_server import Hub
 
 REPOSITORY = "facebook/hiera-tiny-224-in1k-hf"
@@ -39,14 +39,15 @@ def assert_fetched_whole(environment: dict[str, str], hub: Hub) -> None:
 
 
 @pytest.fixture
-def large_hub(hub: Hub, tiny_folder: Path) -> Hub:
-    """The Hub with weights of Hiera-Tiny's true size."""
+def _true_size(hub: Hub, tiny_folder: Path) -> None:
     hub.root = tiny_folder.parent.parent
-    return hub
 
 
-def test_from_nothing_cached_to_a_label_and_again_with_the_hub_gone(large_hub: Hub, hiera: Hiera, engine: str) -> None:
-    hub = large_hub
+of_true_size = pytest.mark.usefixtures("_true_size")  # the Hub's weights are Hiera-Tiny's own 112 MB
+
+
+@of_true_size
+def test_from_nothing_cached_to_a_label_and_again_with_the_hub_gone(hub: Hub, hiera: Hiera, engine: str) -> None:
     first = hiera("classify", CAT, "--json")
     assert labels(first) == ["tabby, tabby cat"]
     assert (
@@ -151,8 +152,8 @@ def test_offline_makes_no_request(hub: Hub, hiera: Hiera, arguments: list[str], 
 
 
 @pytest.mark.slow
-def test_a_broken_line_is_taken_up_again(large_hub: Hub, hiera: Hiera, environment: dict[str, str]) -> None:
-    hub = large_hub
+@of_true_size
+def test_a_broken_line_is_taken_up_again(hub: Hub, hiera: Hiera, environment: dict[str, str]) -> None:
     hub.break_off_at = 60_000_000
     hub.unavailable = 1
     done = hiera("download", "-q")
@@ -197,26 +198,23 @@ def test_a_transfer_that_stalls_is_taken_up_again(hub: Hub, hiera: Hiera, enviro
     assert_fetched_whole(environment, hub)
 
 
-def test_a_full_disk_ends_a_download_with_a_reason(large_hub: Hub, hiera: Hiera, environment: dict[str, str]) -> None:
-    hub = large_hub
-    done = subprocess.run(
-        ["bash", "-c", f"ulimit -f 50000; exec {sys.executable} -m hiera_cli download"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+@of_true_size
+def test_a_full_disk_ends_a_download_with_a_reason(
+    hub: Hub, hiera: Hiera, bash: Bash, environment: dict[str, str]
+) -> None:
+    done = bash("ulimit -f 50000; exec hiera download")
     assert done.returncode == 2
     assert f"cannot download model.safetensors of {REPOSITORY} from {hub.url}: [Errno 27] File too large" in done.stderr
     assert hiera("download", "-q").returncode == 0
     assert_fetched_whole(environment, hub)
 
 
-def test_two_that_start_at_once_on_an_empty_cache_both_end_well(large_hub: Hub, environment: dict[str, str]) -> None:
+@of_true_size
+def test_two_that_start_at_once_on_an_empty_cache_both_end_well(hub: Hub, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "hiera_cli", "download", "-q"]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
-    assert_fetched_whole(environment, large_hub)
+    assert_fetched_whole(environment, hub)
 
 
 def truncate(file: Path) -> None:

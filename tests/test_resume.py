@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES, Call
+from conftest import SAMPLES, Bash, Call
 from PIL import Image
 from test_classifier import Brightness, grey, stand_in
 
@@ -252,7 +253,7 @@ def labels(output: Path) -> list[tuple[str, list[str]]]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("engine")
 def test_a_thousand_images_killed_ten_times_and_a_full_disk_end_as_an_unbroken_run(
-    tmp_path: Path, environment: dict[str, str]
+    tmp_path: Path, environment: dict[str, str], bash: Bash
 ) -> None:
     make_images(tmp_path / "photos", 1000)
     command = [sys.executable, "-m", "hiera_cli", "classify", "photos", "-m", "demo", "-k", "2", "-q", "--resume", "-o"]
@@ -269,13 +270,7 @@ def test_a_thousand_images_killed_ten_times_and_a_full_disk_end_as_an_unbroken_r
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     limit = part.stat().st_size + 10_000
-    done = subprocess.run(
-        ["bash", "-c", f'ulimit -f {limit // 1024}; exec "$@"', "bash", *command, "broken.jsonl"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = bash(f"ulimit -f {limit // 1024}; exec {shlex.join(command)} broken.jsonl")
     assert done.returncode == 2
     assert "cannot write broken.jsonl: File too large" in done.stderr
     subprocess.run([*command, "broken.jsonl"], cwd=tmp_path, env=environment, check=True)
