@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hiera_cli import hub
@@ -42,6 +40,8 @@ from hiera_cli.errors import CheckpointError
 from hiera_cli.labels import Label, imagenet_labels
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 DEMO = "demo"
@@ -143,9 +143,9 @@ class Checkpoint:
             arrays = {ours: file.get_tensor(theirs) for ours, theirs in self._names().items()}
         for name, array in arrays.items():
             _check_numbers(
-                self.weights, name, str(array.dtype), array.dtype.kind == "f", float(array.sum(dtype=np.float32))
+                self.weights, name, str(array.dtype), array.dtype.kind == "f", float(array.sum(dtype="float32"))
             )
-        return {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
+        return {name: array.astype("float32", copy=False) for name, array in arrays.items()}
 
     def _names(self) -> dict[str, str]:
         return {name: self.layout.name(name, self.architecture) for name in expected_shapes(self.architecture)}

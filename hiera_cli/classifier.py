@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hiera_cli import checkpoints, images, sources
-from hiera_cli.engine import Answer, Engine, open_engine, this_machine
+from hiera_cli.engine import Answer, Engine, cpu_count, open_engine, this_machine
 from hiera_cli.errors import FetchError, HieraError, InferenceError, InputError, ReadError, TooLargeError
 from hiera_cli.images import Pixels
 from hiera_cli.labels import Label
@@ -340,11 +340,6 @@ class _Crash:
     """What a thread raised that it should not have."""
 
     error: BaseException
-
-
-def cpu_count() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _pixels(source: Source, body: bytes | None, limits: Limits) -> Pixels:

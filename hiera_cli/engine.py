@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from hiera_cli.checkpoints import Checkpoint
 from hiera_cli.placement import Accelerators, Machine, Placement
 
-Answer = Callable[[], NDArray[np.float32]]  # waits for a batch's logits: (batch, classes)
+if TYPE_CHECKING:  # `hiera info` looks around without it
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Answer(Protocol):
+    """What is to come of a batch that was submitted."""
+
+    def __call__(self) -> NDArray[np.float32]:
+        """Wait for its logits: (batch, classes)."""
+        ...
 
 
 class Engine(Protocol):
@@ -51,6 +58,11 @@ def this_machine(engine: str, device: str) -> Machine:
 
         accelerators = torch_engine.accelerators()
     return Machine(accelerators, cpu_bf16=_cpu_has_bf16(), openvino=find_spec("openvino") is not None)
+
+
+def cpu_count() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _may_have_gpu() -> bool:

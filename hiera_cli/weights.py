@@ -13,8 +13,7 @@ from typing import Any
 from hiera_cli import __version__, checkpoints, compiled, hub
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.checkpoints import CONFIG, DEMO, WEIGHTS
-from hiera_cli.classifier import cpu_count
-from hiera_cli.engine import this_machine
+from hiera_cli.engine import cpu_count, this_machine
 from hiera_cli.errors import OutputError, UsageError
 from hiera_cli.placement import choose
 

@@ -129,6 +129,20 @@ def test_the_compiled_engine_needs_no_torch_and_reports_to_nobody(environment: d
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.parametrize("command", ["models", "info"])
+def test_what_only_looks_around_imports_no_engine(environment: dict[str, str], command: str) -> None:
+    code = (
+        "import sys; sys.argv = ['hiera', sys.argv[1]]\n"
+        "from hiera_cli.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"needless = {HEAVY - {'safetensors', 'rich'}} & sys.modules.keys()\n"
+        "assert not needless, needless"
+    )
+    done = subprocess.run([sys.executable, "-c", code, command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_package_alone_imports_no_torch() -> None:
     code = "import sys, hiera_cli; assert not {'torch', 'numpy', 'PIL'} & sys.modules.keys()"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
