@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import signal
 import sys
+from contextlib import suppress
 
-from hiera_cli.cli import main
+from hiera_cli import streams
+
+streams.hold_closed_descriptors()
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until a command has something to bring to an end, Ctrl-C just ends the process: raised as an exception in the
+    # middle of an import, it would leave half a module, and PyTorch's would abort.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from hiera_cli.cli import main  # noqa: E402
 
 
 def run() -> None:
-    """Run `hiera` and end the process at once: neither a thread that is stuck nor torch's leave-taking holds it up."""
+    """Run `hiera` and end the process at once: neither a stuck thread nor torch's clean-up at exit holds it up."""
+    streams.set_up()
     status: object = 0
     try:
         main()
     except SystemExit as ended:
         status = ended.code
-    with contextlib.suppress(OSError):
+    with suppress(OSError):  # where they have a buffer, on Windows
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status if isinstance(status, int) else 0 if status is None else 1)

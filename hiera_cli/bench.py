@@ -22,6 +22,7 @@ from hiera_cli.classifier import Classifier, Options, Stream
 from hiera_cli.engine import Engine, open_engine, this_machine
 from hiera_cli.placement import Machine, choose
 from hiera_cli.sources import Source
+from hiera_cli.threads import apart
 
 PHOTO = (500, 375)  # pixels, an ImageNet photo's usual size
 
@@ -44,15 +45,17 @@ def bench(model: str, device: str, seconds: float, say: Callable[[str], None]) -
     model: a published name or anything that `resolve` knows; a published one that is not on this machine is measured
     with random weights, which are as fast. seconds: about how long to measure each line.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="hiera-bench-") as folder,
-        _checkpoint(model, Path(folder), say) as checkpoint,
-    ):
-        paths = list(_photos(Path(folder), 48))
+    with tempfile.TemporaryDirectory(prefix="hiera-bench-", ignore_cleanup_errors=True) as folder:
+        return apart(lambda: _measure(model, device, seconds, say, Path(folder)))
+
+
+def _measure(model: str, device: str, seconds: float, say: Callable[[str], None], folder: Path) -> dict[str, Any]:
+    with _checkpoint(model, folder, say) as checkpoint:
+        paths = list(_photos(folder, 48))
         rates = []
         for engine, precision in _combinations(device, this_machine("torch", device)):
             placement = choose(engine, device, precision, this_machine("torch", device))
-            opened = open_engine(checkpoint, placement, keep=checkpoint.weights.parent != Path(folder))
+            opened = open_engine(checkpoint, placement, keep=checkpoint.weights.parent != folder)
             usual = opened.batch_size
             for batch_size in sorted({1, usual}):
                 say(f"{engine}, {placement.device}, {precision}, batches of {batch_size}")

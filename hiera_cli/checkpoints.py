@@ -7,6 +7,7 @@ or of the wrong shape refuses the checkpoint, by name.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -146,6 +147,14 @@ class Checkpoint:
                 self.weights, name, str(array.dtype), array.dtype.kind == "f", float(array.sum(dtype="float32"))
             )
         return {name: array.astype("float32", copy=False) for name, array in arrays.items()}
+
+    def digest(self) -> str:
+        """The sha256 of the weights file, 64 hexadecimal digits."""
+        digest = hashlib.sha256()
+        with self.weights.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
 
     def _names(self) -> dict[str, str]:
         return {name: self.layout.name(name, self.architecture) for name in expected_shapes(self.architecture)}

@@ -6,22 +6,28 @@ numpy, Pillow or huggingface_hub.
 
 from __future__ import annotations
 
-import io
 import json
+import math
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hiera_cli import __version__
 from hiera_cli.architecture import LICENCE, PUBLISHED
-from hiera_cli.errors import HieraError, OutputError, UsageError
+from hiera_cli.errors import HieraError, UsageError
 from hiera_cli.limits import Limits
 from hiera_cli.placement import ENGINES, PRECISIONS
 from hiera_cli.printable import printable
+from hiera_cli.streams import ReaderGone
 
 if TYPE_CHECKING:
     from hiera_cli.labels import Label
@@ -43,24 +49,34 @@ def main() -> None:
     """Run `hiera`. Exit statuses: see run.ExitStatus."""
     try:
         app(prog_name="hiera", windows_expand_args=False)
-    except HieraError as error:
-        print(f"hiera: error: {printable(error.message)}", file=sys.stderr)
-        for line in error.hint.splitlines():
-            print(f"  {printable(line)}", file=sys.stderr)
+    except ReaderGone:
+        raise SystemExit(0) from None
+    except Exception as error:
+        _tell(error)
         raise SystemExit(2) from None
 
 
+def _tell(error: Exception) -> None:
+    """What went wrong, and what to do next."""
+    if isinstance(error, HieraError):
+        message, hint = error.message, error.hint
+    elif isinstance(error, MemoryError):
+        message, hint = "there is not enough memory", "Free some, or use a smaller model (-m tiny) or --batch-size 1."
+    else:  # a fault of ours
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+        message = f"internal error, which should not happen: {type(error).__name__}: {error} ({where})"
+        hint = "Please report it, with the command. HIERA_TRACEBACK=1 shows where it came from."
+        if os.environ.get("HIERA_TRACEBACK"):
+            traceback.print_exception(error)
+    print(f"hiera: error: {printable(message)}", file=sys.stderr)
+    for line in hint.splitlines():
+        print(f"  {printable(line)}", file=sys.stderr)
+
+
 def _print(text: str) -> None:
-    """To stdout, now. A reader that went away has all that it wanted."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
-    except OSError as error:
-        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
+    """To stdout, now."""
+    print(text, flush=True)
 
 
 def _say_unless(quiet: bool) -> Callable[[str], None]:
@@ -71,6 +87,23 @@ def _say_unless(quiet: bool) -> Callable[[str], None]:
             print(f"hiera: {printable(message)}", file=sys.stderr)
 
     return say
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within it Ctrl-C and SIGTERM end the command in good order: what waits in `apart` cleans up behind itself."""
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        print("hiera: interrupted", file=sys.stderr)
+        raise SystemExit(128 + number)
+
+    numbers = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
+    before = [signal.signal(number, interrupted) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _completes(values: tuple[str, ...]) -> Any:
@@ -98,6 +131,12 @@ def _checked_engine(value: str) -> str:
 def _checked_precision(value: str) -> str:
     if value not in PRECISIONS:
         raise typer.BadParameter(f"{value!r} is none of {', '.join(PRECISIONS)}")
+    return value
+
+
+def _checked_number(value: float) -> float:
+    if not math.isfinite(value):  # nan passes every comparison with the bounds
+        raise typer.BadParameter(f"{value} is not a number")
     return value
 
 
@@ -201,7 +240,8 @@ def classify(
         bool, typer.Option("--resume", help="Go on with an unfinished jsonl --output: done files are not done again.")
     ] = False,
     min_score: Annotated[
-        float, typer.Option(metavar="P", min=0, max=1, help="Leave out labels that score under P.")
+        float,
+        typer.Option(metavar="P", min=0, max=1, help="Leave out labels that score under P.", callback=_checked_number),
     ] = 0.0,
     model: Model = "tiny",
     engine: Engine = "auto",
@@ -223,7 +263,8 @@ def classify(
         int | None, typer.Option(metavar="N", min=1, help="Refuse larger images. [default: 178956970]")
     ] = None,
     url_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="Time for one URL, retries included.")
+        float,
+        typer.Option(metavar="SECONDS", min=0.1, help="Time for one URL, retries included.", callback=_checked_number),
     ] = Limits.total,
     max_mib: Annotated[
         int, typer.Option(metavar="MIB", min=1, help="Size of one URL's body, or of stdin.")
@@ -290,12 +331,15 @@ def download(
 ) -> None:
     """Fetch weights ahead of time, into the Hub cache or a folder."""
     from hiera_cli import weights
+    from hiera_cli.threads import apart
 
     names = models or ["tiny"]
     fetched = []
     for name in names:
         folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
-        entry = weights.download(name, folder, force=force, quiet=quiet, say=_say_unless(quiet))
+        download = partial(weights.download, name, folder, force=force, quiet=quiet, say=_say_unless(quiet))
+        with _interruptible():
+            entry = apart(download)
         fetched.append(entry)
         if not as_json:
             _print(printable(f"{entry['name']}\t{entry['folder']}", keep="\t"))
@@ -400,14 +444,17 @@ def info(
 def bench(
     model: Model = "tiny",
     device: Device = "auto",
-    seconds: Annotated[float, typer.Option(metavar="S", min=0.1, help="How long to measure each line.")] = 5.0,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="How long to measure each line.", callback=_checked_number)
+    ] = 5.0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure this machine: images a second by engine, precision and batch size."""
     from hiera_cli import bench
 
-    measured = bench.bench(model, device, seconds, _say_unless(quiet))
+    with _interruptible():
+        measured = bench.bench(model, device, seconds, _say_unless(quiet))
     if as_json:
         return _print(json.dumps(measured, indent=2))
     lines = [f"{'ENGINE':<9} {'DEVICE':<7} {'PRECISION':<9} {'BATCH':>5} {'MODEL ALONE':>12} {'END TO END':>12}"]

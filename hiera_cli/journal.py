@@ -1,7 +1,8 @@
 """An unfinished jsonl output, to go on with: which inputs are done, and in the end one record each, in input order.
 
 While a run is under way its file (FILE.part) is only ever appended to, so a run that is killed at any byte leaves whole
-records and at most one torn line. Records that a later run replaces stay where they are until the run is complete:
+records and at most one torn line, which the next run cuts off. Nothing else is ever cut: a file with any other line in
+it is refused, and left as it is. Records that a later run replaces stay where they are until the run is complete:
 then the file is written once more, in input order, each input's newest record, and takes its name.
 
 What tells that an input is done stands in its record, under "resume": the file's size and mtime, and the settings.
@@ -10,6 +11,7 @@ What tells that an input is done stands in its record, under "resume": the file'
 from __future__ import annotations
 
 import json
+import shlex
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,9 +20,13 @@ from typing import Any
 from hiera_cli.errors import OutputError
 from hiera_cli.output import OutputFile, record
 from hiera_cli.predictions import Result, stamp_of
+from hiera_cli.printable import printable
 from hiera_cli.sources import Kind, Source
 
 NEW = -1  # in the order of inputs: one whose record is still to be written
+DIGEST_DIGITS = 16  # of the weights' sha256, in each record
+FIRST_BYTES = b'{"path": "'  # of every record
+MAX_RECORD_BYTES = 64 << 20  # a longer line is no record: not even one of 100,000 classes
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,19 @@ class Journal:
     def __init__(self, path: str, settings: Settings, *, resume: bool = False, overwrite: bool = False) -> None:
         self._settings = settings
         self._precision: str | None = None  # of the records that are there; None without any
+        self._weights: str | None = None  # digest of those that made them; None without any, and in older files
+        self._digest: str | None = None  # of the weights of this run, once they are there
         self._file = OutputFile(path, overwrite=overwrite, append=resume)
-        self._last: dict[int, int] = {}  # hash of a path → where its newest record begins; taken out when met again
+        # Hash of a path → where its newest record begins; as its complement (~) once an input of that path was met.
+        self._last: dict[int, int] = {}
         self._order = array("q")  # for each input in order: where its record begins, or NEW
         self._written = array("q")  # where the new records begin, in order
         self.done = 0  # inputs met so far that needed no work
         try:
             if resume:
                 self._read()
-            self._reader = self._file.reading() if self._file.is_file else None
-        except OutputError:
+            self._reader = self._file.reading()
+        except BaseException:
             self._file.close(complete=False)
             raise
 
@@ -61,6 +70,8 @@ class Journal:
             resume: dict[str, Any] = {"top_k": self._settings.top_k, "min_score": self._settings.min_score}
             if result.precision:
                 resume["precision"] = result.precision
+            if result.precision and self._digest:
+                resume["weights"] = self._digest
             if result.stamp is not None:
                 resume.update(asdict(result.stamp))
             yield json.dumps({**record(result), "resume": resume}) + "\n"
@@ -68,7 +79,12 @@ class Journal:
     def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
         """The sources that have no record yet, or whose record is an error's or of another state of the file."""
         for source in sources:
-            start = self._last.pop(hash(source.path), None)
+            key = hash(source.path)
+            start = self._last.get(key)
+            if start is not None and start < 0:  # named before: its record serves both
+                start = ~start
+            if start is not None:
+                self._last[key] = ~start
             if start is not None and self._is_done(source, start):
                 self._order.append(start)
                 self.done += 1
@@ -84,35 +100,72 @@ class Journal:
 
     def close(self, *, complete: bool) -> None:
         """If the run is complete, bring the records into the inputs' order and give the file its name."""
-        if complete and self._file.is_file:
+        if complete:
             self._bring_into_order()
-        if self._reader is not None:
-            self._reader.close()
+        self._reader.close()
         self._file.close(complete=complete)
 
-    def check_precision(self, precision: str) -> None:
-        """Raise OutputError if the records that are there were made at another."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file has its name: after `close`."""
+        return self._file.is_complete
+
+    @property
+    def part(self) -> str:
+        """The name that an unfinished file has, for messages."""
+        return self._file.part
+
+    def check(self, precision: str, digest: str) -> None:
+        """Raise OutputError if the records that are there were made at another precision, or by other weights.
+
+        digest: the sha256 of the weights. From here on it stands in the records.
+        """
         if self._precision not in (None, precision):
             raise self._made_otherwise("precision", self._precision, precision)
+        self._digest = digest[:DIGEST_DIGITS]
+        if self._weights not in (None, self._digest):
+            raise OutputError(
+                f"cannot go on with {self._file.path}: it was made with other weights of {self._settings.model} "
+                f"(sha256 {self._weights}…, this run has {self._digest}…)",
+                "Name another --output, or --overwrite to begin anew.",
+            )
 
     def _read(self) -> None:
-        """Index what is there, hold it against the settings, and cut a torn last line off."""
+        """Index what is there and hold it against the settings. A torn last line is left to the first write to cut."""
         start = 0
         with self._file.reading() as stream:
-            lines = enumerate(stream, 1)
-            for number, line in lines:
+            for number, line in enumerate(iter(lambda: stream.readline(MAX_RECORD_BYTES), b""), 1):
                 entry = _parsed(line) if line.endswith(b"\n") else None
                 if entry is None:
-                    if next(lines, None) is not None:
-                        raise OutputError(
-                            f"cannot go on with {self._file.path}: line {number} of it is no record of hiera",
-                            "--overwrite begins anew.",
-                        )
-                    break
+                    if self._is_torn(line, number):
+                        break
+                    raise self._not_a_record(number)
                 self._check(entry)
                 self._last[hash(entry["path"])] = start
                 start += len(line)
-        self._file.truncate(start)
+        self._file.size = start
+
+    def _is_torn(self, line: bytes, number: int) -> bool:
+        """Whether a line is what a run left that was ended while it wrote: without an end, behind whole records.
+
+        As the only line, it is in an unfinished file and begins as a record does.
+        """
+        if line.endswith(b"\n") or len(line) == MAX_RECORD_BYTES:
+            return False
+        return number > 1 or (self._file.is_unfinished and line[: len(FIRST_BYTES)] == FIRST_BYTES[: len(line)])
+
+    def _not_a_record(self, number: int) -> OutputError:
+        hints = ["Name another --output, or --overwrite to begin anew."]
+        if number > 1:
+            kept = shlex.quote(f"{printable(self._file.path).removesuffix('.jsonl')}-kept.jsonl")
+            hints = [
+                f"To keep the {number - 1:,} records before it, and go on with them in another file:",
+                f"  head -n {number - 1} {shlex.quote(self._file.there)} > {kept}, then --resume -o {kept}",
+                *hints,
+            ]
+        return OutputError(
+            f"cannot go on with {self._file.path}: line {number} of it is not a record of hiera", "\n".join(hints)
+        )
 
     def _check(self, entry: dict[str, Any]) -> None:
         resume = entry["resume"]
@@ -123,6 +176,7 @@ class Journal:
             if entry["model"] != self._settings.model:
                 raise self._made_otherwise("model", entry["model"], self._settings.model)
             self._precision = resume.get("precision")
+            self._weights = resume.get("weights") or self._weights
 
     def _made_otherwise(self, what: str, then: object, now: object) -> OutputError:
         return OutputError(
@@ -140,7 +194,7 @@ class Journal:
         return stamp is not None and asdict(stamp).items() <= entry["resume"].items()
 
     def _bring_into_order(self) -> None:
-        gone = sorted(self._last.values())  # inputs that are named no more: their records are kept
+        gone = sorted(start for start in self._last.values() if start >= 0)  # named no more: their records are kept
         new = iter(self._written)
         starts: list[int] | array[int] = array("q", (start if start != NEW else next(new) for start in self._order))
         if not gone and self._is_whole(starts):
@@ -158,7 +212,6 @@ class Journal:
         return end == self._file.size
 
     def _line_at(self, start: int) -> bytes:
-        assert self._reader is not None
         self._reader.seek(start)
         return self._reader.readline()
 
@@ -181,7 +234,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     """A record that `--resume` can go by, or None."""
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for [[[[…
         return None
     if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
         return None

@@ -7,6 +7,7 @@ what was yielded is a valid document of its format.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 from hiera_cli.errors import OutputError
 from hiera_cli.predictions import Result
 from hiera_cli.printable import printable
+from hiera_cli.streams import ReaderGone, write_whole
 
 Writer = Callable[[Iterable[Result]], Iterator[str]]
 
@@ -79,15 +81,26 @@ def _rows(result: Result) -> Iterator[dict[str, object]]:
 
 
 def _separated(results: Iterable[Result], dialect: str) -> Iterator[str]:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, dialect=dialect, lineterminator="\n")
+    line = io.StringIO()
+    # Its own line end is "\r\n", and what decides which fields are quoted: any with one of the two in it.
+    writer = csv.DictWriter(line, COLUMNS, dialect=dialect)
+
+    def taken() -> str:
+        text = line.getvalue()
+        line.seek(0)
+        line.truncate()
+        return text.removesuffix("\r\n") + "\n"
+
     writer.writeheader()
+    header = taken()
     for result in results:
-        writer.writerows(_rows(result))
-        yield text.getvalue()
-        text.seek(0)
-        text.truncate()
-    yield text.getvalue()
+        rows = []
+        for row in _rows(result):
+            writer.writerow(row)
+            rows.append(taken())
+        yield header + "".join(rows)
+        header = ""
+    yield header
 
 
 def csv_table(results: Iterable[Result]) -> Iterator[str]:
@@ -145,115 +158,249 @@ SUFFIXES = {
 }
 
 
+def is_stream(path: str) -> bool:
+    """Whether an output is a pipe or a device, which is written as it stands, and not a file."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+class OutputStream:
+    """A pipe or a device. Opening a named pipe waits for its reader. Raises OutputError, with the path."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOCTTY", 0))
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def write(self, text: str) -> None:
+        """Write all of it, now. Raises ReaderGone when nobody reads any more."""
+        try:
+            write_whole(self._descriptor, encoded(text))
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+
+    def close(self, *, complete: bool) -> None:
+        """No more text."""
+        os.close(self._descriptor)
+
+
 class OutputFile:
     """A file written under a name beside its own (FILE.part), which it gets when it is complete.
 
-    Every write is whole or not at all. A device or a pipe is written as it stands.
-    overwrite: replace what is there. append: go on with what is there.
-    Raises OutputError, with the path, where it can't be written.
+    Every write is whole or not at all. Nothing that was there before is touched until the first write: a run that can't
+    start leaves it byte for byte as it was.
+
+    overwrite: replace what is there. append: go on with what is there, from byte `size`, which may be set to an earlier
+    one before the first write. Raises OutputError, with the path, where it can't be written.
+
+    One run at a time has a file, by a lock on the inode that bears the name FILE.part (or FILE, when a complete one is
+    gone on with), held until the last rename is done. Whoever gets the lock looks again whether the name still means
+    that inode.
     """
 
     def __init__(self, path: str, *, overwrite: bool = False, append: bool = False) -> None:
         self.path = path
-        self.part = f"{path}.part"
-        self.size = 0  # bytes, of whole writes
-        self._target = os.path.realpath(path)  # a link stays one
+        self.is_complete = False
+        self._target = os.path.realpath(path) if os.path.islink(path) else path  # a link stays one
         self._part = f"{self._target}.part"
-        try:
-            mode = os.stat(self._target).st_mode
-        except OSError:
-            mode = 0
-        if stat.S_ISDIR(mode):
+        self.part = printable(self._part)  # for messages
+        self._overwrite, self._append = overwrite, append
+        self._begun = False
+        if os.path.isdir(self._target):
             raise OutputError(f"cannot write {path}: it is a folder")
-        self.is_file = mode == 0 or stat.S_ISREG(mode)
-        if append and not self.is_file:
-            raise OutputError(f"cannot go on with {path}: it is no file")
-        if self.is_file and not overwrite and not append:
-            if mode:
-                raise OutputError(f"{path} exists already", "--overwrite replaces it; --resume goes on with jsonl.")
-            if os.path.exists(self._part):
-                raise OutputError(
-                    f"{self.part} exists: an earlier run did not finish",
-                    "--resume goes on with jsonl; --overwrite begins anew.",
-                )
-        self._was_complete = append and bool(mode) and not os.path.exists(self._part)
         try:
-            if self._was_complete:
-                os.rename(self._target, self._part)
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-            descriptor = os.open(self._part if self.is_file else self._target, flags, 0o666)
-            self._file = os.fdopen(descriptor, "r+b" if self.is_file else "wb", buffering=0)
-            if self.is_file:
-                self._lock()
-                self.truncate(self._file.seek(0, os.SEEK_END) if append else 0)
-            self._size_found = self.size
+            self._open()
         except OSError as error:
-            raise self._failed(error) from error
+            raise _cannot_write(path, error) from error
+        self.size = os.fstat(self._descriptor).st_size if append else 0  # bytes, of whole writes
 
-    def _lock(self) -> None:
-        """Two runs that write one file would spoil it."""
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether what is there bears the name of an unfinished file."""
+        return not self._was_complete
+
+    @property
+    def there(self) -> str:
+        """The name under which it lies, for messages."""
+        return printable(self._target) if self._was_complete else self.part
+
+    def _open(self) -> None:
+        while True:
+            self._was_there = os.path.exists(self._target)
+            if not self._overwrite and not self._append:
+                self._refuse_what_is_there()
+            self._was_complete = self._append and self._was_there and not _has_content(self._part)
+            if self._was_complete and os.path.exists(self._part):  # empty, of a run that was killed at its start
+                os.close(self._open_locked(self._part))
+                os.unlink(self._part)
+            name = self._target if self._was_complete else self._part
+            self._descriptor = self._open_locked(name)
+            if _is_named(name, self._descriptor) and os.path.exists(self._target) == self._was_there:
+                return
+            self._close()  # another run has just finished with it: what holds now is seen anew
+
+    def _open_locked(self, name: str) -> int:
+        """Open a file, for this run alone: two that write one file would spoil it."""
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(name, flags, 0o666)
         try:
-            import fcntl
-        except ImportError:  # Windows
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OutputError(f"cannot write {self.path}: {printable(name)} is not a file")
+            if not _lock(descriptor):
+                raise OutputError(f"another run is writing {self.path} right now")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _close(self) -> None:
+        """Let go of the file, and of its lock. An unfinished one in which there is nothing is removed."""
+        if (
+            not self._was_complete
+            and not os.fstat(self._descriptor).st_size
+            and _is_named(self._part, self._descriptor)
+        ):
+            os.unlink(self._part)
+        os.close(self._descriptor)
+
+    def _refuse_what_is_there(self) -> None:
+        if self._was_there:
+            raise OutputError(f"{self.path} exists already", "--overwrite replaces it; --resume goes on with jsonl.")
+        if _has_content(self._part):
+            raise OutputError(
+                f"{self.part} exists: an earlier run did not finish",
+                "--resume goes on with jsonl; --overwrite begins anew.",
+            )
+
+    def _begin(self) -> None:
+        """From here on it is this run's: an unfinished file, cut to what is gone on with."""
+        if self._begun:
             return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise OutputError(f"another run is writing {self.path} right now") from error
-        except OSError:  # a file system without locks
-            return
+        if self._was_complete:
+            if not _is_named(self._target, self._descriptor):
+                raise OutputError(f"another run has replaced {self.path} meanwhile")
+            _rename_to_free_name(self._target, self._part)
+            self._was_complete = False
+        os.ftruncate(self._descriptor, self.size)
+        os.lseek(self._descriptor, self.size, os.SEEK_SET)
+        self._begun = True
 
     def write(self, text: str) -> None:
-        """Write and flush."""
-        data = memoryview(text.encode("utf-8", "surrogateescape"))
+        """Write all of it, now."""
+        data = encoded(text)
         try:
-            written = 0
-            while written < len(data):
-                written += self._file.write(data[written:]) or 0
+            self._begin()
+            write_whole(self._descriptor, data)
         except OSError as error:
-            if self.is_file:  # a torn record would spoil what stands before it
-                self.truncate(self.size)
             raise self._failed(error) from error
         self.size += len(data)
 
-    def truncate(self, size: int) -> None:
-        """Cut off what is behind, and go on from there."""
-        self._file.truncate(size)
-        self._file.seek(size)
-        self.size = size
-
     def reading(self) -> BinaryIO:
         """What is written so far, as a stream of its own."""
-        return open(self._part, "rb")
+        try:
+            return open(self._target if self._was_complete else self._part, "rb")
+        except OSError as error:
+            raise self._failed(error) from error
 
     def rewrite(self, lines: Iterable[bytes]) -> None:
         """Replace the content, whole or not at all."""
-        ordered = f"{self._part}.ordered"
+        folder, name = os.path.split(self._target)
+        key = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        ordered = os.path.join(folder, f".hiera-{key}.ordered")  # short: the name itself may be as long as names can be
         try:
-            with open(ordered, "wb") as stream:
-                stream.writelines(lines)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(ordered, self._part)
+            self._begin()
+            descriptor = self._open_locked(ordered)
+            try:
+                os.ftruncate(descriptor, 0)
+                with open(descriptor, "wb", closefd=False) as stream:
+                    stream.writelines(lines)
+                os.fsync(descriptor)
+                size = os.fstat(descriptor).st_size
+                os.replace(ordered, self._part)
+            except BaseException:
+                os.close(descriptor)
+                with suppress(OSError):
+                    os.unlink(ordered)
+                raise
         except OSError as error:
-            with suppress(OSError):
-                os.unlink(ordered)
             raise self._failed(error) from error
+        os.close(self._descriptor)
+        self._descriptor, self.size = descriptor, size
 
     def close(self, *, complete: bool) -> None:
         """Give it its name if it is complete. What is incomplete stays beside it; nothing at all is removed."""
         try:
-            if self.is_file:
-                os.fsync(self._file.fileno())
-            self._file.close()
-            if self.is_file and (complete or (self._was_complete and self.size == self._size_found)):
+            if complete and not self._was_complete:
+                self._begin()
+                os.fsync(self._descriptor)
+                if os.name == "nt":  # where an open file can't be renamed, and there is no lock to hold
+                    os.close(self._descriptor)
+                if os.path.exists(self._target) and not (self._overwrite or self._was_there):
+                    raise OutputError(f"{self.path} has come into being meanwhile", f"The results are in {self.part}")
                 os.replace(self._part, self._target)
-            elif self.is_file and not self.size:
-                os.unlink(self._part)
+            if os.name != "nt" or not complete:
+                self._close()
+            self.is_complete = complete
         except OSError as error:
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> OutputError:
-        kept = f"What was written before is in {self.part}" if self.size else ""
-        return OutputError(f"cannot write {self.path}: {error.strerror or error}", kept)
+        return _cannot_write(self.path, error, f"What was written before is in {self.part}" if self.size else "")
+
+
+def _cannot_write(path: str, error: OSError, hint: str = "") -> OutputError:
+    return OutputError(f"cannot write {path}: {error.strerror or error}", hint)
+
+
+def encoded(text: str) -> bytes:
+    """As it is written. Names that are no UTF-8 get their own bytes back."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _has_content(path: str) -> bool:
+    try:
+        return os.path.getsize(path) > 0
+    except OSError:
+        return False
+
+
+def _is_named(path: str, descriptor: int) -> bool:
+    """Whether a name still means the file that was opened by it."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file until it is closed. False if another run has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def _rename_to_free_name(path: str, to: str) -> None:
+    """Rename a file, replacing nothing."""
+    try:
+        os.link(path, to)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        os.rename(path, to)
+    else:
+        os.unlink(path)

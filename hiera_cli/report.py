@@ -58,7 +58,7 @@ class Report:
         """One line for the user."""
         if not self._quiet:
             with self.above_bar():
-                print(f"hiera: {printable(message, keep=chr(10))}", file=sys.stderr, flush=True)
+                print(f"hiera: {printable(message)}", file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
         """One line on something that is passed over."""

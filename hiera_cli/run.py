@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -19,10 +20,12 @@ from hiera_cli.classifier import Classifier, Options, Stream, load_classifier
 from hiera_cli.errors import HieraError, OutputError, UsageError
 from hiera_cli.hub import Download
 from hiera_cli.journal import Journal, Settings
-from hiera_cli.output import FORMATS, SUFFIXES, OutputFile, Writer, table
+from hiera_cli.output import FORMATS, SUFFIXES, OutputFile, OutputStream, Writer, encoded, is_stream, table
 from hiera_cli.predictions import Result
 from hiera_cli.printable import printable
 from hiera_cli.report import ExitStatus, Report
+from hiera_cli.streams import ReaderGone
+from hiera_cli.threads import apart
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ def classify(request: Request) -> ExitStatus:
         )
     if [*request.inputs, *request.files_from, *request.files0_from].count(sources.STDIN) > 1:
         raise UsageError("stdin (-) can be read only once")
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:  # in which PyTorch's libraries end the process
+        raise UsageError("the current folder has been removed", "cd to another one, and try again.") from error
     checkpoints.check_name(request.model)
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files: what matters becomes an error record
     if request.max_pixels is not None:
@@ -90,16 +97,11 @@ class Stdout:
         self._escapes = sys.stdout.isatty() and not shows_control
 
     def write(self, text: str) -> None:
-        """Write and flush. Raises BrokenPipeError if the reader went away."""
+        """Write and flush. Raises ReaderGone if the reader went away."""
         if self._escapes:
             text = printable(text, keep="\n\t")
-        try:
-            sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
+        sys.stdout.buffer.write(encoded(text))
+        sys.stdout.buffer.flush()
 
     def close(self, *, complete: bool) -> None:
         """Nothing to do: every write was flushed."""
@@ -108,10 +110,11 @@ class Stdout:
 class _Run:
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._error: HieraError | None = None
+        self._error: Exception | None = None
         name = request.format or _default_format(request.output)
         self._writer = _writer(name, request.output)
         self._journal: Journal | None = None
+        self._file: Journal | OutputFile | None = None
         self._sink: Sink
         if request.resume and (request.output is None or name != "jsonl"):
             raise UsageError(
@@ -122,16 +125,20 @@ class _Run:
             raise UsageError("--resume and --overwrite contradict each other")
         if request.output is None:
             self._sink = Stdout(shows_control=name == "table")
+        elif is_stream(request.output):
+            if request.resume:
+                raise UsageError(f"cannot go on with {request.output}: it is not a file")
+            self._sink = OutputStream(request.output)
         elif name == "jsonl":
             settings = Settings(
                 checkpoints.record_name(request.model), request.options.top_k, request.options.min_score
             )
-            self._sink = self._journal = Journal(
+            self._sink = self._file = self._journal = Journal(
                 request.output, settings, resume=request.resume, overwrite=request.overwrite
             )
             self._writer = self._journal.jsonl
         else:
-            self._sink = OutputFile(request.output, overwrite=request.overwrite)
+            self._sink = self._file = OutputFile(request.output, overwrite=request.overwrite)
         self._shares_terminal = not request.output and sys.stdout.isatty()
         bar = sys.stderr.isatty() if request.progress is None else request.progress
         self._report = Report(quiet=request.quiet, bar=bar and not request.quiet)
@@ -146,8 +153,7 @@ class _Run:
                 for text in self._writer(self._results()):
                     self._write(text)
                 self._sink.close(complete=self._error is None and not interrupts.signal)
-            except BrokenPipeError:  # the reader has all that it wanted
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except ReaderGone:
                 return ExitStatus.OK
             finally:
                 self._report.close_bar()
@@ -165,7 +171,7 @@ class _Run:
                     return
         except KeyboardInterrupt:  # while loading; otherwise the stream has just ended
             return
-        except HieraError as error:
+        except Exception as error:  # be it a fault of ours
             self._error = error
 
     def _write(self, text: str) -> None:
@@ -187,10 +193,7 @@ class _Run:
                 report.say(f"stopped early: {report.summary()}")
             raise self._error
         if interrupted:
-            kept = f"; what was done is in {output}.part" if output and report.done else ""
-            if kept and self._journal is not None:
-                kept += ", --resume goes on from there"
-            report.say(f"interrupted: {report.summary()}{kept}")
+            report.say(f"interrupted: {report.summary()}{self._where_it_is()}")
             return ExitStatus.INTERRUPTED if interrupted == signal.SIGINT else ExitStatus.TERMINATED
         if not report.done and not report.before:
             if not report.warned:  # or the reason has been said: one line is enough
@@ -198,6 +201,14 @@ class _Run:
         elif report.done > 1 or output:
             report.say(report.summary())
         return report.status
+
+    def _where_it_is(self) -> str:
+        """Where an interrupted run has left what was done."""
+        if self._file is None or not (self._report.done or self._report.before):
+            return ""
+        if self._file.is_complete:
+            return f"; {self._request.output} is complete"
+        return f"; what was done is in {self._file.part}{', --resume goes on from there' if self._journal else ''}"
 
     def _sources(self, warn: sources.Warn) -> Iterator[sources.Source]:
         request = self._request
@@ -211,8 +222,8 @@ class _Run:
         return sources.expand(arguments, walk, warn, stdin_taken=stdin_taken)
 
     def _count(self) -> None:
-        """For the time left: find all inputs once more, on the side. A list on stdin can't be read twice."""
-        if sources.STDIN in (*self._request.files_from, *self._request.files0_from):
+        """For the time left: find all inputs once more, on the side. Only a list that is a file can be read twice."""
+        if not all(map(_is_rereadable, (*self._request.files_from, *self._request.files0_from))):
             return
         try:
             self._report.total = sum(1 for _ in self._sources(lambda message: None))
@@ -221,17 +232,19 @@ class _Run:
 
     def _load(self) -> Classifier:
         request = self._request
-        classifier = load_classifier(
-            request.model,
-            engine=request.engine,
-            device=request.device,
-            precision=request.precision,
-            batch_size=request.batch_size,
-            offline=request.offline,
-            progress=None if request.quiet else self._announce,
+        classifier = apart(
+            lambda: load_classifier(
+                request.model,
+                engine=request.engine,
+                device=request.device,
+                precision=request.precision,
+                batch_size=request.batch_size,
+                offline=request.offline,
+                progress=None if request.quiet else self._announce,
+            )
         )
         if self._journal is not None:
-            self._journal.check_precision(classifier.engine.precision)
+            self._journal.check(classifier.engine.precision, classifier.checkpoint.digest())
         self._report.say(f"{classifier.checkpoint.name} on {classifier.engine.describe()}")
         if classifier.checkpoint.name == checkpoints.DEMO:
             self._report.say("the demo model knows the sample images and nothing else; `-m tiny` is a real one")
@@ -242,6 +255,12 @@ class _Run:
 
     def _announce(self, download: Download) -> None:
         self._report.say(download.describe())
+
+
+def _is_rereadable(name: str) -> bool:
+    """Whether a list gives the same paths again: a file does; a pipe, or a descriptor under any name, may not."""
+    where = os.path.realpath(name)
+    return os.path.isfile(where) and not where.startswith(("/dev/", "/proc/"))
 
 
 def _default_format(output: str | None) -> str:
@@ -275,7 +294,8 @@ class _Interrupts:
 
     def __enter__(self) -> _Interrupts:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
+            if signal.getsignal(number) != signal.SIG_IGN:  # as for what a script runs in the background
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -287,7 +307,8 @@ class _Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
             if sys.stderr.isatty():
-                os.write(2, b"\x1b[?25h\n")  # the progress bar hides the cursor
+                with suppress(OSError):
+                    os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the progress bar hides the cursor
             os._exit(128 + number)
         self.signal = number
         self._stream.stop()

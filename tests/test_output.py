@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
 import resource
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hiera_cli.errors import OutputError
-from hiera_cli.output import FORMATS, OutputFile, table
+from hiera_cli.output import FORMATS, OutputFile, OutputStream, is_stream, table
 from hiera_cli.predictions import Failure, Prediction, Result
 from hiera_cli.printable import printable
+from hiera_cli.streams import ReaderGone
 
 CAT = Result(
     "cat.jpg",
@@ -100,6 +103,19 @@ def test_each_result_is_written_before_the_next_is_asked_for(name: str) -> None:
     assert asked == [0]
 
 
+@pytest.mark.parametrize("format", ["csv", "tsv"])
+@pytest.mark.parametrize("path", ["a\rb.jpg", "\r", "\r\n.jpg", 'a"\r\tb', ",\t"])
+def test_a_row_is_a_row_whatever_line_ends_a_name_holds(format: str, path: str) -> None:
+    rows = written(format, Result(path, "m", CAT.predictions), CAT)
+    read = csv.DictReader(io.StringIO(rows, newline=""), dialect="excel" if format == "csv" else "excel-tab")
+    assert [(row["path"], row["label"]) for row in read] == [
+        (path, "tabby, tabby cat"),
+        (path, "dog"),
+        ("cat.jpg", "tabby, tabby cat"),
+        ("cat.jpg", "dog"),
+    ]
+
+
 @pytest.mark.parametrize(
     "path", ["a b.jpg", "[x].jpg", "line\nbreak.jpg", "tab\t.jpg", "😀.jpg", os.fsdecode(b"caf\xe9.jpg"), '"q".jpg']
 )
@@ -167,11 +183,130 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert target.read_text() == "new"
 
 
+def test_messages_name_the_unfinished_file_that_is_there_also_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "disk" / "target.csv")
+    file = OutputFile(str(tmp_path / "link.csv"))
+    file.write("half")
+    file.close(complete=False)
+    assert file.part == f"{tmp_path}/disk/target.csv.part"
+    assert Path(file.part).read_text() == "half"
+
+
 def test_a_device_is_written_as_it_stands() -> None:
-    file = OutputFile("/dev/null")
+    assert is_stream("/dev/null")
+    file = OutputStream("/dev/null")
     file.write("text")
     file.close(complete=True)
     assert not Path("/dev/null.part").exists()
+
+
+def test_a_named_pipe_is_written_once_it_has_a_reader_and_until_it_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    os.mkfifo(path)
+    assert is_stream(str(path))
+    with ThreadPoolExecutor() as other:
+        opened = other.submit(OutputStream, str(path))
+        with open(path, "rb", buffering=0) as reader:
+            file = opened.result(timeout=10)
+            file.write("first\n")
+            assert reader.read(100) == b"first\n"
+        with pytest.raises(ReaderGone):
+            file.write("second\n")
+    file.close(complete=False)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out.jsonl"]
+
+
+def test_what_was_there_is_untouched_until_the_first_write(tmp_path: Path) -> None:
+    path, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
+    part.write_text("an earlier run's")
+    OutputFile(str(path), overwrite=True).close(complete=False)
+    assert part.read_text() == "an earlier run's"
+    file = OutputFile(str(path), overwrite=True)
+    file.write("new")
+    assert part.read_text() == "new"
+    file.close(complete=True)
+    assert path.read_text() == "new"
+    OutputFile(str(path), append=True).close(complete=True)
+    assert path.read_text() == "new"
+    assert [each.name for each in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize("how", [{}, {"append": True}, {"overwrite": True}])
+def test_no_other_run_gets_in_before_the_last_rename_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, bool]
+) -> None:
+    path = str(tmp_path / "out.jsonl")
+    first = OutputFile(path)
+    first.write("first\n")
+    rename = os.replace
+    refused = []
+
+    def slow_rename(source: str, target: str) -> None:
+        try:
+            OutputFile(path, **how)
+        except OutputError as error:
+            refused.append(error.message)
+        rename(source, target)
+        try:
+            OutputFile(path, **how).close(complete=False)
+        except OutputError as error:
+            refused.append(error.message)
+
+    monkeypatch.setattr(os, "replace", slow_rename)
+    first.rewrite([b"first\n"])
+    first.close(complete=True)
+    monkeypatch.undo()
+    unfinished = f"{path}.part exists: an earlier run did not finish"
+    busy = f"another run is writing {path} right now"
+    after = {(): f"{path} exists already", ("append",): busy, ("overwrite",): None}[tuple(how)]
+    before = busy if how else unfinished
+    assert refused == [before] * 3 + [after] * (after is not None)
+    assert Path(path).read_text() == "first\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_lock_on_a_file_that_another_run_has_finished_with_is_seen_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "out.jsonl")
+    first = OutputFile(path)
+    first.write("first\n")
+    lock = fcntl.flock
+
+    def finishes_before_the_lock(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.close(complete=True)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finishes_before_the_lock)
+    second = OutputFile(path, append=True)
+    second.size = 6
+    second.write("second\n")
+    second.close(complete=True)
+    assert Path(path).read_text() == "first\nsecond\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_file_that_comes_into_being_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> None:
+    file = OutputFile(str(tmp_path / "out.csv"))
+    file.write("mine")
+    (tmp_path / "out.csv").write_text("theirs")
+    with pytest.raises(OutputError, match=r"out\.csv has come into being meanwhile"):
+        file.close(complete=True)
+    assert (tmp_path / "out.csv").read_text() == "theirs"
+    assert (tmp_path / "out.csv.part").read_text() == "mine"
+
+
+def test_a_name_as_long_as_names_can_be_is_rewritten_too(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250)
+    file = OutputFile(str(path))
+    file.write("b\na\n")
+    file.rewrite([b"a\n", b"b\n"])
+    file.close(complete=True)
+    assert path.read_text() == "a\nb\n"
+    with pytest.raises(OutputError, match="File name too long"):
+        OutputFile(str(tmp_path / ("x" * 251)))
 
 
 @pytest.mark.parametrize("path", ["no/such/folder/out.csv", "."])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,37 @@ def test_files_added_are_done_and_files_gone_are_kept_near_their_neighbours(path
     assert records(output) == expected
 
 
+def test_an_input_named_twice_is_done_once_and_not_at_each_run(paths: list[str], output: Path) -> None:
+    twice = [paths[0], paths[0], paths[1]]
+    assert run(twice, output) == 3
+    before = output.read_bytes()
+    assert run(twice, output, resume=True) == 0
+    assert output.read_bytes() == before
+    assert run([*twice, paths[2], paths[0]], output, resume=True) == 1
+    assert records(output) == [UNBROKEN[0], UNBROKEN[0], UNBROKEN[1], UNBROKEN[2], UNBROKEN[0]]
+
+
+def test_records_of_other_weights_of_the_same_name_are_not_mixed_in(paths: list[str], output: Path) -> None:
+    def go_on(digest: str, *, stop_after: int) -> None:
+        journal = Journal(str(output), SETTINGS, resume=True)
+        try:
+            journal.check("fp32", digest)
+            inputs = journal.remaining(map(Source, paths))
+            stream = Stream(inputs, lambda: stand_in(Counting()), Options(top_k=1, workers=2))
+            for text in islice(journal.jsonl(stream), stop_after):
+                journal.write(text)
+        finally:
+            journal.close(complete=False)
+
+    go_on("a" * 64, stop_after=3)
+    go_on("a" * 64, stop_after=3)
+    before = Path(f"{output}.part").read_bytes()
+    assert before.count(b'"weights": "aaaaaaaaaaaaaaaa"') == 6
+    with pytest.raises(OutputError, match="it was made with other weights of stand-in"):
+        go_on("b" * 64, stop_after=3)
+    assert Path(f"{output}.part").read_bytes() == before
+
+
 def test_an_input_named_twice_has_two_records(paths: list[str], output: Path) -> None:
     run([paths[0], paths[0], paths[1]], output, stop_after=2)
     run([paths[0], paths[0], paths[1]], output, resume=True)
@@ -168,18 +201,91 @@ def test_another_precision_is_refused(paths: list[str], output: Path) -> None:
     run(paths, output, stop_after=3)
     journal = Journal(str(output), SETTINGS, resume=True)
     with pytest.raises(OutputError, match="it was made with precision fp32, this run has bf16"):
-        journal.check_precision("bf16")
-    journal.check_precision("fp32")
+        journal.check("bf16", "0123")
+    journal.check("fp32", "0123")
     journal.close(complete=False)
 
 
-@pytest.mark.parametrize("content", ["my diary\nday two\n", '{"path": "a"}\n{"path": "b"}\n', "[\n{}\n]\n"])
-def test_a_file_of_something_else_is_not_touched(output: Path, content: str) -> None:
-    output.write_text(content)
-    with pytest.raises(OutputError, match="line 1 of it is no record of hiera"):
+RECORD = (
+    '{"path": "a", "status": "error", "error": {"type": "X", "message": "x"}, "resume": {"top_k": 1, "min_score": 0.0}}'
+)
+FOREIGN = [
+    "my diary\nday two\n",
+    "my diary",
+    '{"path": "a"}\n{"path": "b"}\n',
+    "[\n{}\n]\n",
+    '[{"a":1},{"a":2}]',
+    '[{"a":1},{"a":2}]\n',
+    RECORD.partition(', "resume"')[0] + "}\n",
+    "\0" * 100_000,
+    "\n",
+    "[" * 100_000,
+    "[" * 100_000 + "\n",
+    '{"path": "a", "n": ' + "9" * 5000 + "}\n",
+]
+
+
+@pytest.mark.parametrize("content", FOREIGN, ids=[content[:20] for content in FOREIGN])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.part"])
+def test_a_file_of_something_else_is_refused_and_left_as_it_is(output: Path, name: str, content: str) -> None:
+    there = output.with_name(name)
+    there.write_text(content)
+    with pytest.raises(OutputError, match="line 1 of it is not a record of hiera"):
         Journal(str(output), SETTINGS, resume=True)
-    assert output.read_text() == content
-    assert not Path(f"{output}.part").exists()
+    assert there.read_text() == content
+    assert os.listdir(output.parent) == [name]
+
+
+@pytest.mark.parametrize("tail", ["a note of mine\n", '{"path": "b"}\n', "\0\0\n", RECORD[:-1] + "\n"])
+def test_whole_lines_behind_records_are_never_cut(output: Path, tail: str) -> None:
+    output.write_text(f"{RECORD}\n{tail}")
+    with pytest.raises(OutputError, match="line 2 of it is not a record of hiera"):
+        Journal(str(output), SETTINGS, resume=True)
+    assert output.read_text() == f"{RECORD}\n{tail}"
+
+
+def test_a_torn_line_alone_is_cut_off_in_an_unfinished_file_only(paths: list[str], output: Path) -> None:
+    output.write_text(RECORD[:30])
+    with pytest.raises(OutputError, match="line 1 of it is not a record of hiera"):
+        run(paths, output, resume=True)
+    output.rename(f"{output}.part")
+    run(paths, output, resume=True)
+    assert records(output) == UNBROKEN
+
+
+def test_a_run_that_cannot_start_leaves_everything_as_it_was(paths: list[str], output: Path) -> None:
+    run(paths, output, stop_after=5)
+    part = Path(f"{output}.part")
+    with part.open("a") as stream:
+        stream.write(RECORD[:30])
+    before = part.read_bytes()
+    for options in ({"resume": True}, {"overwrite": True}):
+        Journal(str(output), SETTINGS, **options).close(complete=False)
+        assert part.read_bytes() == before
+    part.rename(output)
+    before = output.read_bytes()
+    Journal(str(output), SETTINGS, resume=True).close(complete=False)
+    assert output.read_bytes() == before
+    assert not part.exists()
+
+
+def test_of_a_damaged_file_the_records_before_the_damage_can_be_kept(
+    paths: list[str], output: Path, bash: Bash
+) -> None:
+    run(paths, output, stop_after=15)
+    part = Path(f"{output}.part")
+    damaged = bytearray(part.read_bytes())
+    middle = damaged.index(b"\n", len(damaged) // 2)
+    damaged[middle - 300 : middle + 300] = bytes(600)
+    part.write_bytes(damaged)
+    whole = bytes(damaged[: middle - 300]).count(b"\n")
+    with pytest.raises(OutputError, match=f"line {whole + 1} of it is not a record of hiera") as refused:
+        run(paths, output, resume=True)
+    assert part.read_bytes() == damaged
+    command, _, rest = refused.value.hint.splitlines()[1].partition(", then --resume -o ")
+    assert bash(command).returncode == 0
+    assert run(paths, Path(rest), resume=True) == 20 - whole
+    assert records(Path(rest)) == UNBROKEN
 
 
 def test_without_resume_an_unfinished_output_is_not_overwritten(paths: list[str], output: Path) -> None:
@@ -208,6 +314,23 @@ def test_what_cannot_be_resumed_is_refused(call: Call, arguments: list[str], mes
     done = call("classify", SAMPLES, "-m", "demo", *arguments)
     assert done.status == 2
     assert done.err.startswith(f"hiera: error: {message}")
+
+
+def test_an_interrupt_while_the_records_are_brought_into_order_tells_where_they_are(
+    call: Call, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring_into_order = Journal._bring_into_order
+
+    def interrupted(journal: Journal) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        bring_into_order(journal)
+
+    monkeypatch.setattr(Journal, "_bring_into_order", interrupted)
+    done = call("classify", SAMPLES, "-m", "demo", "-o", output)
+    assert done.status == 130
+    assert re.search(rf"hiera: interrupted: 6 labelled, \d\.\d s; {output} is complete\n$", done.err)
+    assert len(output.read_text().splitlines()) == 6
+    assert os.listdir(output.parent) == [output.name]
 
 
 @pytest.mark.usefixtures("engine")
