@@ -223,7 +223,7 @@ class _Run:
 
     def _count(self) -> None:
         """For the time left: find all inputs once more, on the side. Only a list that is a file can be read twice."""
-        if not all(map(_is_rereadable, (*self._request.files_from, *self._request.files0_from))):
+        if not all(map(is_rereadable, (*self._request.files_from, *self._request.files0_from))):
             return
         try:
             self._report.total = sum(1 for _ in self._sources(lambda message: None))
@@ -257,7 +257,7 @@ class _Run:
         self._report.say(download.describe())
 
 
-def _is_rereadable(name: str) -> bool:
+def is_rereadable(name: str) -> bool:
     """Whether a list gives the same paths again: a file does; a pipe, or a descriptor under any name, may not."""
     where = os.path.realpath(name)
     return os.path.isfile(where) and not where.startswith(("/dev/", "/proc/"))

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ import pytest
 from conftest import SAMPLES, Bash, Call, Hiera
 
 from hiera_cli import load_classifier
+from hiera_cli.run import is_rereadable
 
 CAT = SAMPLES / "cat.jpg"
 TRUE = {
@@ -393,6 +395,51 @@ def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
     assert status == 0, shown
     assert re.search(r"\d+ of 200, \d+\.\d/s, \d+\.\d s left", shown)
     assert re.search(r"200 labelled, \d+(\.\d)? s\n$", shown)
+
+
+@pytest.mark.parametrize("option", ["--files-from", "--files0-from"])
+def test_a_list_from_a_pipe_loses_nothing_on_a_terminal(
+    environment: dict[str, str], tmp_path: Path, option: str
+) -> None:
+    names = [f"missing-{number}.jpg" for number in range(3000)]
+    fifo = tmp_path / "list"
+    os.mkfifo(fifo)
+    text = "".join(name + ("\n" if option == "--files-from" else "\0") for name in names)
+    with ThreadPoolExecutor() as writer:
+        writer.submit(fifo.write_text, text)
+        status, _ = in_a_terminal(environment, "classify", option, fifo, "-o", tmp_path / "out.jsonl")
+    assert status == 1
+    paths = [json.loads(line)["path"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert paths == names
+
+
+def test_only_a_list_that_is_a_file_is_read_ahead(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("x.jpg\n")
+    (tmp_path / "link").symlink_to(tmp_path / "list")
+    os.mkfifo(tmp_path / "fifo")
+    reader, writer = os.pipe()
+    for name in ("list", "link"):
+        assert is_rereadable(str(tmp_path / name))
+    for name in (str(tmp_path / "fifo"), f"/dev/fd/{reader}", f"/proc/self/fd/{reader}", "/dev/stdin", "-", "missing"):
+        assert not is_rereadable(name)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_no_name_makes_a_line_of_its_own_on_stderr(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "x\nhiera: 5 labelled").mkdir()
+    name = f"{tmp_path}/x\nhiera: 5 labelled"
+    done = call("classify", name, f"{name}/y\r.jpg")
+    assert done.err.splitlines() == [
+        f"hiera: {tmp_path}/x\\nhiera: 5 labelled: no images in this folder",
+        f"hiera: {tmp_path}/x\\nhiera: 5 labelled/y\\r.jpg: no such file",
+    ]
+    done = call("classify", CAT, "-o", f"{name}/out.csv/\n")
+    assert done.status == 2
+    assert (
+        done.err
+        == f"hiera: error: cannot write {tmp_path}/x\\nhiera: 5 labelled/out.csv/\\n: No such file or directory\n"
+    )
 
 
 # ---- from Python
