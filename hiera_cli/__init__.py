@@ -10,16 +10,15 @@ Importing this package alone imports no torch: `load_classifier` does, when it i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_classifier"]
 
+TYPE_CHECKING = False  # without importing typing: the first milliseconds of the program are where Ctrl-C is a traceback
 if TYPE_CHECKING:
     from hiera_cli.classifier import load_classifier
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "load_classifier":
         from hiera_cli.classifier import load_classifier
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until a command has something to bring to an end, Ctrl-C just ends the process: raised as an exception in the
+    # middle of an import, it would leave half a module, and PyTorch's would abort.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import os
 import sys
 from contextlib import suppress
 
 from hiera_cli import streams
 
 streams.hold_closed_descriptors()
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # Until a command has something to bring to an end, Ctrl-C just ends the process: raised as an exception in the
-    # middle of an import, it would leave half a module, and PyTorch's would abort.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from hiera_cli.cli import main  # noqa: E402
 
