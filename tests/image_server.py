@@ -125,3 +125,14 @@ def endless(**headers: str) -> Answer:
             request.wfile.write(bytes(1 << 16))
 
     return answer
+
+
+def flood(start: bytes, piece: bytes) -> Answer:
+    """What no server says: a beginning, and then the same again and again for as long as someone reads it."""
+
+    def answer(request: Request) -> None:
+        request.wfile.write(start)
+        while not request.images.closing.is_set():
+            request.wfile.write(piece * ((1 << 16) // len(piece)))
+
+    return answer
