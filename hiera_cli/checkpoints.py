@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -114,6 +114,15 @@ TRANSFORMERS = Layout(
 )
 
 
+class FileStamp(NamedTuple):
+    """What changes when a file is written or replaced. size: bytes. mtime_ns, ctime_ns: since the epoch."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Everything that makes a classifier, and nothing of it loaded yet.
@@ -127,6 +136,28 @@ class Checkpoint:
     layout: Layout
     architecture: Architecture
     labels: tuple[Label, ...]
+
+    def stamp(self) -> FileStamp:
+        """Of the weights' file: while it stays, so does `digest`. Raises CheckpointError if the file is gone."""
+        try:
+            status = os.stat(self.weights)
+        except OSError as error:
+            raise _unreadable(self.weights, error) from error
+        return FileStamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+    def digest(self) -> str:
+        """The sha256 of the weights' file, in hexadecimal: of its bytes, which takes a second for some gigabytes.
+
+        Raises CheckpointError if it can't be read.
+        """
+        digest = hashlib.sha256()
+        try:
+            with self.weights.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    digest.update(chunk)
+        except OSError as error:
+            raise _unreadable(self.weights, error) from error
+        return digest.hexdigest()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors under the model's own names, mapped from the file where the format allows it.
@@ -412,6 +443,10 @@ def _check_shapes(shapes: Mapping[str, Shape], layout: Layout, architecture: Arc
 
 
 # ---- reading files
+
+
+def _unreadable(file: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"cannot read {file}: {error.strerror or error}")
 
 
 def _is_safetensors(file: Path) -> bool:

@@ -1,8 +1,7 @@
 """Hiera compiled for the CPU by OpenVINO, without torch: the network as a graph, and the compiled graph kept on disk.
 
 Compiling takes about a second; the outcome is kept in the user's cache folder and loaded from there in a fraction of
-it. A kept file is named after everything that it depends on, so that a wrong one is never found, and carries a
-checksum, so that a damaged one is made anew.
+it. A kept file says what it was compiled from and for, and carries a checksum: a wrong or damaged one is made anew.
 """
 
 from __future__ import annotations
@@ -87,16 +86,15 @@ def _load_or_compile(
     core: ov.Core, checkpoint: Checkpoint, precision: str, settings: dict[str, str], keep: bool
 ) -> tuple[ov.CompiledModel, object]:
     """The compiled model, and the mapped file that it goes on reading its weights from, to be kept as long as it is."""
-    digest = compiled.digest_of(checkpoint.weights)
-    depends_on = (digest, ov.__version__, __version__, repr(checkpoint.architecture), _cpu())
-    path = compiled.path_for(checkpoint.name, precision, depends_on)
-    if (content := compiled.load(path)) is not None:
-        blob = np.frombuffer(content, np.uint8)[: -compiled.CHECKSUM]
+    recipe = compiled.Recipe(checkpoint, precision, (ov.__version__, __version__, _cpu()))
+    if (content := recipe.load()) is not None:
+        blob = np.frombuffer(content, np.uint8)[: -compiled.TRAILER]
         with suppress(RuntimeError):  # whole, and yet not to the taste of this OpenVINO: compile anew
             return core.import_model(ov.Tensor(blob, shared_memory=True), "CPU", settings), blob
+    digest = checkpoint.digest() if keep else ""  # first: what is compiled then is that or it is noticed
     model = core.compile_model(build(checkpoint.architecture, checkpoint.arrays()), "CPU", settings)
     if keep:
-        compiled.keep(path, model.export_model().getvalue())
+        recipe.keep(model.export_model().getvalue(), digest)
     return model, None
 
 
