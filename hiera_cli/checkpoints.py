@@ -179,14 +179,6 @@ class Checkpoint:
             )
         return {name: array.astype("float32", copy=False) for name, array in arrays.items()}
 
-    def digest(self) -> str:
-        """The sha256 of the weights file, 64 hexadecimal digits."""
-        digest = hashlib.sha256()
-        with self.weights.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
-
     def _names(self) -> dict[str, str]:
         return {name: self.layout.name(name, self.architecture) for name in expected_shapes(self.architecture)}
 
