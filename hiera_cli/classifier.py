@@ -4,8 +4,8 @@
 
 What is ready is run, whatever its place: an input that is slow or stuck holds up the *output* of those after it, never
 their work. A device that works by itself gets its next batch while it does. Memory is bounded by the look-ahead: so
-many inputs being decoded or decoded, and so many Results waiting for an earlier input. A failed input travels the same
-way, as an error in its own entry.
+many inputs being decoded or decoded, so many URLs under way, and so many Results waiting for an earlier input. A failed
+input travels the same way, as an error in its own entry.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import RawIOBase
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
     from hiera_cli.fetch import Fetcher
     from hiera_cli.hub import Progress
 
-WINDOW = 1024  # inputs between the oldest unfinished one and the newest that was begun
+# Inputs between the oldest unfinished one and the newest that was begun: so many that one URL which is stuck for its
+# whole time does not idle the machine. Most are Results that wait, of about a kilobyte each with five predictions.
+WINDOW = 1 << 16
+MIN_WINDOW = 1 << 10
+MAX_WAITING = 1 << 19  # predictions in all of them: with many for each input, the window is smaller
 DEFAULT_BATCH = 8  # until the engine is there to say its own
 MAX_WORKERS = 32
 
@@ -111,10 +116,11 @@ class Options:
 class _Entry:
     """An input on its way. `result` is None until it is known."""
 
-    __slots__ = ("data", "pixels", "result", "source", "stamp")
+    __slots__ = ("data", "fetched", "pixels", "result", "source", "stamp")
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, fetched: bool) -> None:
         self.source = source
+        self.fetched = fetched
         self.data: bytes | None = None
         self.pixels: Pixels | None = None
         self.stamp: Stamp | None = None
@@ -145,48 +151,75 @@ class Stream:
         self._entries: deque[_Entry] = deque()  # begun and not yielded yet, in input order
         self._tasks: SimpleQueue[_Entry | None] = SimpleQueue()  # to decode
         self._ready: SimpleQueue[_Entry | _WalkEnd | _Crash | None] = SimpleQueue()  # decoded or failed, in any order
-        self._window = threading.Semaphore(WINDOW)  # one for each entry in `_entries`
+        self._window = threading.Semaphore(_window(options.top_k))  # one for each entry in `_entries`
         self._ahead = threading.Semaphore(DEFAULT_BATCH + self._workers)  # one for each not yet through `_ready`
-        self._fetching = threading.Semaphore(options.limits.at_once)  # the same for URLs: stuck ones hold up no files
+        # The same for URLs, of which the walk waits for none: stuck ones hold up no files.
+        self._fetching = threading.Lock()  # for the next two
+        self._to_fetch: deque[_Entry] = deque()
+        self._under_way = 0
         self._batch_size = DEFAULT_BATCH
         self._in_flight = 1
         self._running: deque[Callable[[], None]] = deque()  # submitted batches, oldest first; a call waits and settles
 
     def stop(self) -> None:
-        """End the iteration soon, from a signal handler or another thread: what is not finished is dropped whole."""
+        """End the iteration soon, from a signal handler or another thread.
+
+        Results that are known or being computed are yielded, also where inputs before them have none; the rest is
+        dropped whole.
+        """
         self._stopped = True
         self._ready.put(None)
 
     def __iter__(self) -> Iterator[Result]:
-        threading.Thread(target=self._walk, name="walk", daemon=True).start()
-        finished = 0
-        end: _WalkEnd | None = None
         error: BaseException | None = None
         try:
-            while not self._stopped and error is None and (end is None or finished < end.begun):
-                batch: list[_Entry] = []
-                for item in self._ready_items():
-                    if isinstance(item, _WalkEnd):
-                        end = item
-                        continue
-                    finished += 1
-                    (self._fetching if item.source.kind is Kind.URL else self._ahead).release()
-                    if item.result is None:
-                        batch.append(item)
-                if batch and not self._stopped:
-                    try:
-                        self._submit(batch)
-                    except HieraError as raised:
-                        error = raised
-                yield from self._settled()
-                yield from self._finished()
-            yield from self._settled(everything=True)
-            if error is None and end is not None:
-                error = end.error
+            try:
+                _start(self._walk, "walk")
+                yield from self._labelled()
+            except Exception as raised:
+                error = raised
+            except KeyboardInterrupt:
+                if not self._stopped:
+                    raise
+            self._stopped = True
+            yield from self._known()
             if error is not None:
                 raise error
         finally:
             self._close()
+
+    def _labelled(self) -> Iterator[Result]:
+        finished = 0
+        end: _WalkEnd | None = None
+        while not self._stopped and (end is None or finished < end.begun):
+            batch: list[_Entry] = []
+            for item in self._ready_items():
+                if isinstance(item, _WalkEnd):
+                    end = item
+                    continue
+                finished += 1
+                if item.fetched:
+                    self._fetch_more(ended=1)
+                else:
+                    self._ahead.release()
+                if item.result is None:
+                    batch.append(item)
+            if batch and not self._stopped:
+                self._submit(batch)
+            yield from self._settled()
+            yield from self._finished()
+        yield from self._settled(everything=True)
+        if end is not None and end.error is not None:
+            raise end.error
+
+    def _known(self) -> Iterator[Result]:
+        """The end of an iteration that ends early: what is known, in input order, across the gaps."""
+        while self._running:
+            with suppress(Exception):  # an engine that failed may fail again: the first error is the one that is raised
+                self._running.popleft()()
+        while self._entries:
+            if (result := self._entries.popleft().result) is not None:
+                yield result
 
     def _settled(self, *, everything: bool = False) -> Iterator[Result]:
         """Wait for the oldest batches, as long as the device has no place or no use for another one beside them."""
@@ -226,32 +259,47 @@ class Stream:
         error: BaseException | None = None
         try:
             for source in self._inputs:
+                fetched = source.kind is Kind.URL and source.error is None and not self._options.offline
                 self._window.acquire()
-                (self._fetching if source.kind is Kind.URL else self._ahead).acquire()
+                if not fetched:
+                    self._ahead.acquire()
                 if self._stopped:
                     return
                 if begun < self._workers:
-                    threading.Thread(target=self._decode, name="decode", daemon=True).start()
-                self._begin(source)
+                    try:
+                        _start(self._decode, "decode")
+                    except HieraError:
+                        if not begun:  # else those that there are do
+                            raise
+                self._begin(_Entry(source, fetched=fetched))
                 begun += 1
         except BaseException as raised:  # handed to the consumer, whose iteration it ends
             error = raised
         finally:
             self._ready.put(_WalkEnd(begun, error))
 
-    def _begin(self, source: Source) -> None:
-        entry = _Entry(source)
+    def _begin(self, entry: _Entry) -> None:
+        source = entry.source
         self._entries.append(entry)
         if source.error is not None:
             entry.fail(source.error)
             self._ready.put(entry)
-        elif source.kind is Kind.URL and self._options.offline:
+        elif entry.fetched:
+            self._to_fetch.append(entry)
+            self._fetch_more()
+        elif source.kind is Kind.URL:
             entry.fail(FetchError("--offline forbids fetching it"))
             self._ready.put(entry)
-        elif source.kind is Kind.URL:
-            self._fetch(entry)
         else:
             self._tasks.put(entry)
+
+    def _fetch_more(self, *, ended: int = 0) -> None:
+        """Begin to fetch what waits for it, so far as the bound allows. ended: URLs that came through `_ready`."""
+        with self._fetching:
+            self._under_way -= ended
+            while self._to_fetch and self._under_way < self._options.limits.at_once and not self._stopped:
+                self._under_way += 1
+                self._fetch(self._to_fetch.popleft())
 
     def _fetch(self, entry: _Entry) -> None:
         from hiera_cli.fetch import Fetcher  # the HTTP client takes 0.1 s to import
@@ -275,9 +323,9 @@ class Stream:
 
     def _decode(self) -> None:
         while (entry := self._tasks.get()) is not None:
-            if entry.source.kind is Kind.FILE:
-                entry.stamp = stamp_of(entry.source.path)
             try:
+                if entry.source.kind is Kind.FILE:
+                    entry.stamp = stamp_of(entry.source.path)
                 entry.pixels = _pixels(entry.source, entry.data, self._options.limits)
                 entry.data = None
             except InputError as error:
@@ -290,8 +338,10 @@ class Stream:
     def _submit(self, batch: list[_Entry]) -> None:
         if self._classifier is None:
             self.loading = True
-            self._classifier = self._load()
-            self.loading = False
+            try:
+                self._classifier = self._load()
+            finally:
+                self.loading = False
             self._in_flight = self._classifier.engine.in_flight
             # The next batches are decoded while these run.
             self._ahead.release(self._in_flight * self._classifier.engine.batch_size)
@@ -320,11 +370,11 @@ class Stream:
         self._stopped = True
         self._window.release()
         self._ahead.release()
-        self._fetching.release()
         for _ in range(self._workers):
             self._tasks.put(None)
-        if self._fetcher is not None:
-            self._fetcher.close()
+        with self._fetching:  # after which none is made any more
+            if self._fetcher is not None:
+                self._fetcher.close()
 
 
 @dataclass(frozen=True)
@@ -340,6 +390,18 @@ class _Crash:
     """What a thread raised that it should not have."""
 
     error: BaseException
+
+
+def _window(top_k: int) -> int:
+    return min(WINDOW, max(MIN_WINDOW, MAX_WAITING // max(1, top_k)))
+
+
+def _start(target: Callable[[], None], name: str) -> None:
+    try:
+        threading.Thread(target=target, name=name, daemon=True).start()
+    except (RuntimeError, MemoryError) as error:
+        message = f"cannot start a thread: {str(error) or 'out of memory'}"
+        raise HieraError(message, "The system allows no more of them now: `ulimit -u` shows its limit.") from error
 
 
 def _pixels(source: Source, body: bytes | None, limits: Limits) -> Pixels:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hiera_cli.labels import Label
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One label of an image. rank counts from 1; score is the softmax probability, 0 to 1."""
 
@@ -23,7 +23,7 @@ class Prediction:
     score: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why an input has no label. type: the error's class name, such as DecodeError."""
 
@@ -31,7 +31,7 @@ class Failure:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stamp:
     """The state of a file, as far as its directory entry tells. size: bytes. mtime_ns: nanoseconds since 1970."""
 
@@ -48,7 +48,7 @@ def stamp_of(path: str) -> Stamp | None:
     return Stamp(state.st_size, state.st_mtime_ns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """The one record of one input: its predictions, best first, or its error.
 

@@ -25,7 +25,7 @@ class Kind(Enum):
     STDIN = "stdin"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One input. path: as the user gave it. error: why there is nothing to read, known before reading."""
 

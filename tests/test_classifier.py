@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from PIL import Image
 from hiera_cli import classifier as pipeline
 from hiera_cli.classifier import Classifier, Options, Stream
 from hiera_cli.engine import Answer
-from hiera_cli.errors import CheckpointError, DeviceError, UsageError
+from hiera_cli.errors import CheckpointError, DeviceError, HieraError, UsageError
 from hiera_cli.labels import Label
 from hiera_cli.predictions import Result
 from hiera_cli.sources import Kind, Source
@@ -164,6 +165,176 @@ def test_a_slow_input_holds_up_no_other_ones_work(tmp_path: Path, monkeypatch: p
     assert [outcome(result) for result in run(paths, engine, workers=2)] == ["step 0", *["step 5"] * 40]
 
 
+@pytest.fixture
+def held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A file, slow.png, that takes until this is set to be read. All others are read at once."""
+    release = threading.Event()
+    slow, other = grey(tmp_path, "slow.png", 0), pipeline.images.load(grey(tmp_path, "other.png", 3))
+
+    def load(path: str) -> np.ndarray:
+        if path == slow:
+            assert release.wait(10)
+        return other
+
+    monkeypatch.setattr(pipeline.images, "load", load)
+    yield release
+    release.set()
+
+
+def behind_slow(tmp_path: Path, count: int) -> list[Source]:
+    return [Source(str(tmp_path / name)) for name in ("slow.png", *(f"{number}.png" for number in range(count)))]
+
+
+def test_thousands_of_inputs_behind_a_slow_one_are_done_meanwhile(tmp_path: Path, held_up: threading.Event) -> None:
+    class Counting(Brightness):
+        def logits(self, pixels: np.ndarray) -> np.ndarray:
+            if sum(self.batches) + len(pixels) == 3000:
+                held_up.set()
+            return super().logits(pixels)
+
+    inputs = behind_slow(tmp_path, 3000)
+    results = run(inputs, Counting(batch_size=64), workers=2)
+    assert [result.path for result in results] == [source.path for source in inputs]
+
+
+def test_what_is_known_is_yielded_at_a_stop_also_behind_what_is_not(tmp_path: Path, held_up: threading.Event) -> None:
+    class Stopping(Device):
+        def submit(self, pixels: Sequence[np.ndarray]) -> Answer:
+            if self.submitted > 20:
+                stream.stop()
+            return super().submit(pixels)
+
+    inputs = behind_slow(tmp_path, 500)
+    engine = Stopping(batch_size=4)
+    stream = Stream(inputs, lambda: stand_in(engine), Options(top_k=1, workers=2))
+    paths = [result.path for result in stream]
+    assert paths == [source.path for source in inputs[1 : 1 + len(paths)]]
+    assert 20 < len(paths) == engine.submitted < 100
+
+
+def test_what_is_known_is_yielded_before_a_device_fails_also_behind_what_is_not(
+    tmp_path: Path, held_up: threading.Event
+) -> None:
+    class Failing(Device):
+        def submit(self, pixels: Sequence[np.ndarray]) -> Answer:
+            if self.submitted > 20:
+                raise DeviceError("cuda:0 has not enough free memory for a single image")
+            return super().submit(pixels)
+
+    inputs = behind_slow(tmp_path, 500)
+    engine = Failing(batch_size=4)
+    paths = []
+    with pytest.raises(DeviceError, match="not enough free memory"):
+        for result in Stream(inputs, lambda: stand_in(engine), Options(top_k=1, workers=2)):
+            paths.append(result.path)
+    assert paths == [source.path for source in inputs[1 : 1 + engine.submitted]]
+
+
+def test_what_other_batches_gave_is_yielded_before_a_device_fails_to_answer(
+    tmp_path: Path, held_up: threading.Event
+) -> None:
+    class Failing(Brightness):
+        def logits(self, pixels: np.ndarray) -> np.ndarray:
+            if len(self.batches) == 3:
+                raise DeviceError("the GPU fell off the bus")
+            return super().logits(pixels)
+
+    engine = Failing(batch_size=4)
+    inputs = behind_slow(tmp_path, 500)
+    paths = []
+    with pytest.raises(DeviceError, match="fell off the bus"):
+        for result in Stream(inputs, lambda: stand_in(engine), Options(top_k=1, workers=2)):
+            paths.append(result.path)
+    assert paths == [source.path for source in inputs[1 : 1 + sum(engine.batches)]]
+
+
+@pytest.mark.parametrize(("module", "name"), [(pipeline.images, "load"), (pipeline, "stamp_of")])
+def test_what_is_known_is_yielded_before_an_error_that_nobody_foresaw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str
+) -> None:
+    def broken(path: str) -> None:
+        if path == "b":
+            assert engine.answered.wait(10)
+            raise MemoryError
+
+    class Answering(Brightness):
+        answered: threading.Event
+
+        def logits(self, pixels: np.ndarray) -> np.ndarray:
+            self.answered.set()
+            return super().logits(pixels)
+
+    engine = Answering()
+    engine.answered = threading.Event()
+    image = pipeline.images.load(grey(tmp_path, "a.png", 1))
+    monkeypatch.setattr(pipeline.images, "load", lambda path: image)
+    monkeypatch.setattr(pipeline, "stamp_of", lambda path: None)
+    monkeypatch.setattr(module, name, lambda path: broken(path) or image)
+    seen = []
+    with pytest.raises(MemoryError):
+        for result in Stream([*map(Source, "ab")], lambda: stand_in(engine), Options(top_k=1, workers=1)):
+            seen.append(result.path)
+    assert seen == ["a"]
+
+
+def test_an_interrupt_of_the_loading_after_a_stop_ends_the_iteration_with_what_is_known(tmp_path: Path) -> None:
+    def load() -> Classifier:
+        stream.stop()
+        assert stream.loading
+        raise KeyboardInterrupt
+
+    inputs = [Source(grey(tmp_path, "a.png", 1)), Source("gone.jpg")]
+    stream = Stream(inputs, load, Options(workers=1))
+    assert [outcome(result) for result in stream] in ([], ["NotFoundError"])  # whether it was looked for by then
+    assert not stream.loading
+
+
+def test_an_interrupt_without_a_stop_is_the_caller_s(tmp_path: Path) -> None:
+    def load() -> Classifier:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(Stream([Source(grey(tmp_path, "a.png", 1))], load, Options()))
+
+
+@pytest.fixture
+def allow_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Have the system allow no more threads than so many of a name."""
+    start = threading.Thread.start
+
+    def allow(name: str, count: int) -> None:
+        left = itertools.count(count, -1)
+
+        def starting(thread: threading.Thread) -> None:
+            if thread.name == name and next(left) <= 0:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", starting)
+
+    return allow
+
+
+@pytest.mark.parametrize("name", ["walk", "decode"])
+def test_without_threads_the_iteration_ends_with_an_error(
+    tmp_path: Path, allow_threads: Callable[[str, int], None], name: str
+) -> None:
+    allow_threads(name, 0)
+    with pytest.raises(HieraError, match=r"^cannot start a thread: can't start new thread$"):
+        run([grey(tmp_path, "a.png", 1)], workers=4)
+
+
+def test_one_thread_to_decode_is_enough(tmp_path: Path, allow_threads: Callable[[str, int], None]) -> None:
+    allow_threads("decode", 1)
+    paths = [grey(tmp_path, f"{number}.png", number) for number in range(10)]
+    assert [result.path for result in run(paths, workers=4)] == paths
+
+
+@pytest.mark.parametrize(("top_k", "window"), [(1, 1 << 16), (5, 1 << 16), (100, 5242), (1000, 1024), (10**9, 1024)])
+def test_the_more_predictions_an_input_has_the_fewer_results_wait(top_k: int, window: int) -> None:
+    assert pipeline._window(top_k) == window
+
+
 def test_inputs_are_taken_only_so_far_ahead(tmp_path: Path) -> None:
     taken = 0
 
@@ -281,8 +452,9 @@ def test_stop_drops_what_is_not_finished_and_keeps_what_is(tmp_path: Path) -> No
         if len(results) == 20:
             stream.stop()
     assert 20 <= len(results) < 100
-    assert [result.path for result in results] == paths[: len(results)]
-    assert all(outcome(result) == f"step {number % 10}" for number, result in enumerate(results))
+    numbers = [paths.index(result.path) for result in results]
+    assert numbers == sorted(set(numbers))
+    assert [outcome(result) for result in results] == [f"step {number % 10}" for number in numbers]
 
 
 def test_an_answer_that_is_no_number_is_an_error_of_that_image_alone(tmp_path: Path) -> None:

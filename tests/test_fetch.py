@@ -903,6 +903,41 @@ def test_urls_and_files_come_in_input_order_and_a_stuck_one_ends_as_an_error_rec
     assert max(when for when, _ in engine.batches) < request.at + 1.9  # before the stuck one ended
 
 
+def test_any_number_of_stuck_urls_holds_up_no_file_and_a_stop_yields_what_was_done_behind_them(
+    server: ImageServer,
+) -> None:
+    urls, files = [server.at(stuck) for _ in range(40)], SAMPLES * 8
+    engine = FakeEngine(wanted=len(files))
+    one = stream([*urls, *files], engine, total=60, at_once=2)
+
+    def stop() -> None:
+        if engine.all_run.wait(PATIENCE):
+            one.stop()
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert [summary(result) for result in one] == [(file, os.path.basename(file)) for file in files]
+    assert len(server.requests) == 2
+
+
+def test_no_more_urls_are_under_way_than_the_limit_says_until_their_pictures_are_decoded(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode_bytes, ahead = images.decode_bytes, []
+
+    def decode(body: bytes) -> images.Pixels:
+        if not ahead:
+            time.sleep(0.2)  # in which a server without this limit would be asked for all
+        ahead.append(len(server.requests) - len(ahead))
+        return decode_bytes(body)
+
+    monkeypatch.setattr(images, "decode_bytes", decode)
+    urls = [server.at(reply(200, Path(SAMPLES[0]).read_bytes())) for _ in range(20)]
+    results = run(urls, FakeEngine(wanted=20), at_once=3)
+    assert [result.path for result in results] == urls
+    assert all(result.predictions for result in results)
+    assert max(ahead) <= 3 + 1  # and one that is decoded and not counted here yet
+
+
 def test_leaving_the_iteration_breaks_off_what_is_being_fetched(server: ImageServer) -> None:
     results = iter(stream([SAMPLES[0], server.at(stuck), *SAMPLES], FakeEngine(wanted=1)))
     assert summary(next(results)) == (SAMPLES[0], os.path.basename(SAMPLES[0]))
