@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hiera_cli.checkpoints import Checkpoint
+from hiera_cli.errors import DeviceError, is_out_of_memory
 from hiera_cli.placement import Accelerators, Machine, Placement
 
 if TYPE_CHECKING:  # `hiera info` looks around without it
     import numpy as np
     from numpy.typing import NDArray
+
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Answer(Protocol):
@@ -85,17 +91,54 @@ def _cpu_has_bf16() -> bool:
     return bool(flags & wanted)
 
 
+def in_halves(run: Callable[[Sequence[T]], R], images: Sequence[T], halved: Callable[[int], None]) -> list[R]:
+    """What `run` makes of the images: of all together, or of parts of them where memory does not suffice for that.
+
+    halved: told the size of the parts, before they are tried. Raises what `run` does if a single image is too many.
+    """
+    try:
+        return [run(images)]
+    except (RuntimeError, MemoryError) as error:
+        if len(images) == 1 or not is_out_of_memory(error):
+            raise
+    half = len(images) // 2  # out here, where the exception no longer holds on to what the attempt took
+    halved(half)
+    return in_halves(run, images[:half], halved) + in_halves(run, images[half:], halved)
+
+
+@contextmanager
+def faults(placement: Placement, what: str) -> Iterator[None]:
+    """An engine or device that fails, or has no memory for `what`, is no fault of the program: it is a DeviceError."""
+    if placement.device != "cpu":
+        instead = "--device cpu"
+    else:
+        instead = "--engine torch" if placement.engine == "openvino" else "--engine openvino"
+    try:
+        yield
+    except (RuntimeError, MemoryError, ImportError) as error:
+        if is_out_of_memory(error):
+            elsewhere = "" if placement.device == "cpu" else f", or {instead}"
+            raise DeviceError(
+                f"{placement.device} has not enough free memory for {what}",
+                f"Free some, or use a smaller model (-m tiny){elsewhere}.",
+            ) from error
+        lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception from ")]
+        reason = lines[0] if lines else type(error).__name__
+        raise DeviceError(f"{placement.device} failed: {reason}", f"{instead} does without it.") from error
+
+
 def open_engine(
     checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None, *, keep: bool = True
 ) -> Engine:
     """Put a checkpoint where it is to run. keep: on disk, what an engine compiles.
 
-    Raises CheckpointError for damaged weights, DeviceError for no memory.
+    Raises CheckpointError for damaged weights, DeviceError for no memory or an engine that fails.
     """
-    if placement.engine == "openvino":
-        from hiera_cli.openvino_engine import OpenVinoEngine
+    with faults(placement, "the weights"):
+        if placement.engine == "openvino":
+            from hiera_cli.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(checkpoint, placement, batch_size, keep=keep)
-    from hiera_cli.torch_engine import TorchEngine
+            return OpenVinoEngine(checkpoint, placement, batch_size, keep=keep)
+        from hiera_cli.torch_engine import TorchEngine
 
-    return TorchEngine(checkpoint, placement, batch_size)
+        return TorchEngine(checkpoint, placement, batch_size)

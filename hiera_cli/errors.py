@@ -55,3 +55,20 @@ class FetchError(InputError):
 
 class InferenceError(InputError):
     """The model gave no answer for it."""
+
+
+_NO_MEMORY = (
+    "out of memory",
+    "can't alloc",
+    "cannot allocate",
+    "failed to allocate",
+    "not enough memory",
+    "bad_alloc",
+    "could not create a primitive",  # oneDNN's, where the same layer worked with fewer images
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, a GPU's or the machine's, in the words of any engine."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ from hiera_cli.architecture import (
     Architecture,
 )
 from hiera_cli.checkpoints import Checkpoint
-from hiera_cli.engine import Answer
+from hiera_cli.engine import Answer, faults, in_halves
 from hiera_cli.placement import Placement
 
 # openvino imports its converter of models, which is not needed here, takes longer than all the rest of it, and reports
@@ -53,12 +54,14 @@ Weights = Mapping[str, NDArray[np.float32]]
 class OpenVinoEngine:
     """Hiera on the CPU by OpenVINO.
 
-    batch_size: images to run together. keep: the compiled model on disk. Raises CheckpointError for damaged weights.
+    batch_size: images to run together; it shrinks when memory runs out. keep: the compiled model on disk. Threads may
+    share one: they take turns. Raises CheckpointError for damaged weights, RuntimeError if OpenVINO fails.
     """
 
     def __init__(
         self, checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None, *, keep: bool = True
     ) -> None:
+        self.placement = placement
         self.precision = placement.precision
         self.batch_size = batch_size or BATCH_SIZE
         self.in_flight = 1
@@ -67,19 +70,32 @@ class OpenVinoEngine:
         model, self._content = _load_or_compile(core, checkpoint, self.precision, settings, keep)
         self._threads = model.get_property("INFERENCE_NUM_THREADS")
         self._request = model.create_infer_request()
+        self._turn = threading.Lock()  # a second request would have the same cores, and buffers of its own
 
     def describe(self) -> str:
         """Such as `cpu (OpenVINO, 2 threads), bf16`."""
         return f"cpu (OpenVINO, {self._threads} threads), {self.precision}"
 
     def submit(self, pixels: Sequence[NDArray[np.float32]]) -> Answer:
-        """Compute a batch, each image (3, 224, 224)."""
-        logits = self.logits(np.stack(pixels))
+        """Compute a batch, each image (3, 224, 224). Out of memory halves the batch and goes on.
+
+        Raises DeviceError if not even one image fits, or OpenVINO fails.
+        """
+        with faults(self.placement, "a single image"):
+            logits = np.concatenate(in_halves(self._run, pixels, self._halved))
         return lambda: logits
 
     def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """(batch, 3, 224, 224) → (batch, classes)."""
-        return self._request.infer({0: pixels}, share_inputs=True)[0].copy()  # type: ignore[no-any-return]
+        return self.submit(list(pixels))()
+
+    def _run(self, pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        batch = np.stack(pixels)
+        with self._turn:
+            return self._request.infer({0: batch}, share_inputs=True)[0].copy()  # type: ignore[no-any-return]
+
+    def _halved(self, size: int) -> None:
+        self.batch_size = min(self.batch_size, size)
 
 
 def _load_or_compile(
@@ -94,7 +110,8 @@ def _load_or_compile(
     digest = checkpoint.digest() if keep else ""  # first: what is compiled then is that or it is noticed
     model = core.compile_model(build(checkpoint.architecture, checkpoint.arrays()), "CPU", settings)
     if keep:
-        recipe.keep(model.export_model().getvalue(), digest)
+        with suppress(RuntimeError, MemoryError, ValueError):  # ValueError: what an export short of memory comes to
+            recipe.keep(model.export_model().getvalue(), digest)
     return model, None
 
 

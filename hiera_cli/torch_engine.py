@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 
 from hiera_cli import packed
 from hiera_cli.checkpoints import Checkpoint
-from hiera_cli.engine import Answer
-from hiera_cli.errors import DeviceError
+from hiera_cli.engine import Answer, faults, in_halves
 from hiera_cli.model import Hiera
 from hiera_cli.placement import Accelerators, Placement
 
@@ -32,8 +30,8 @@ def accelerators() -> Accelerators:
 class TorchEngine:
     """Hiera in PyTorch, eager mode.
 
-    batch_size: images to run together; chosen for the device unless given. It shrinks when a GPU's memory runs out.
-    Raises CheckpointError for damaged weights, DeviceError if they do not fit on the device.
+    batch_size: images to run together; chosen for the device unless given. It shrinks when memory runs out. Raises
+    CheckpointError for damaged weights, RuntimeError or MemoryError if they do not fit on the device.
     """
 
     def __init__(self, checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None) -> None:
@@ -50,11 +48,10 @@ class TorchEngine:
         self._model.requires_grad_(False).eval()
         if placement.precision == "fp32":  # no TF32 in the patch convolution: fp32 means the reference's numbers
             torch.backends.cudnn.allow_tf32 = False
-        with self._faults("the weights"):
-            self._model.float().to_precision(self._dtype).to(self._device)
-            if self._device.type == "cuda":
-                self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-                self.in_flight = 2
+        self._model.float().to_precision(self._dtype).to(self._device)
+        if self._device.type == "cuda":
+            self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self.in_flight = 2
         if self._device.type == "cpu" and packed.works(self._dtype):
             packed.pack(self._model)
 
@@ -67,13 +64,13 @@ class TorchEngine:
         return f"{self.placement.device}{detail}, {self.placement.precision}"
 
     def submit(self, pixels: Sequence[NDArray[np.float32]]) -> Answer:
-        """Start on a batch, each image (3, 224, 224). Out of memory on a GPU halves the batch and goes on.
+        """Start on a batch, each image (3, 224, 224). Out of memory halves the batch and goes on.
 
         On CUDA everything is only queued here, the copies to the device and back too; the Answer waits for it. Raises
-        DeviceError if not even one image fits; so does the Answer, if the GPU fails.
+        DeviceError if not even one image fits or the device fails; so does the Answer.
         """
-        with torch.inference_mode(), self._faults("a single image"):
-            output = self._run(pixels)
+        with torch.inference_mode(), faults(self.placement, "a single image"):
+            output = torch.cat(in_halves(self._run, pixels, self._halved))
             if self._copies is None:
                 logits = output.cpu().numpy()
                 return lambda: logits
@@ -83,7 +80,7 @@ class TorchEngine:
             done.record(torch.cuda.current_stream(self._device))
 
         def wait() -> NDArray[np.float32]:
-            with self._faults("a single image"):
+            with faults(self.placement, "a single image"):
                 done.synchronize()
             return pinned.numpy()
 
@@ -94,18 +91,14 @@ class TorchEngine:
         return self.submit(list(pixels))()
 
     def _run(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-        try:
-            batch = self._to_device(pixels).to(self._dtype)
-            together = CPU_MICRO_BATCH if self._device.type == "cpu" else len(batch)
-            return torch.cat([self._model(part) for part in torch.split(batch, together)])
-        except torch.OutOfMemoryError:
-            if len(pixels) == 1:
-                raise
-        half = len(pixels) // 2
-        self.batch_size = max(1, min(self.batch_size, half))
+        batch = self._to_device(pixels).to(self._dtype)
+        together = CPU_MICRO_BATCH if self._device.type == "cpu" else len(batch)
+        return torch.cat([self._model(part) for part in torch.split(batch, together)])
+
+    def _halved(self, size: int) -> None:
+        self.batch_size = min(self.batch_size, size)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        return torch.cat([self._run(pixels[:half]), self._run(pixels[half:])])
 
     def _to_device(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
         images = [torch.from_numpy(image) for image in pixels]
@@ -119,20 +112,3 @@ class TorchEngine:
         compute.wait_stream(self._copies)
         batch.record_stream(compute)
         return batch
-
-    @contextmanager
-    def _faults(self, what: str) -> Iterator[None]:
-        """A GPU that fails, or has no memory for `what`, is no fault of the program: it is told in a sentence."""
-        name = self.placement.device
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"{name} has not enough free memory for {what}",
-                "Free some, use a smaller model (-m tiny), or --device cpu.",
-            ) from error
-        except RuntimeError as error:
-            if self._device.type == "cpu":
-                raise
-            reason = str(error).partition("\n")[0]
-            raise DeviceError(f"{name} failed: {reason}", "--device cpu does without it.") from error

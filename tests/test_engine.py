@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import platform
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import needs_openvino
 from safetensors.torch import load_file, save_file
 
 from hiera_cli import checkpoints, compiled, packed
+from hiera_cli.engine import open_engine
 from hiera_cli.errors import CheckpointError, DeviceError
 from hiera_cli.images import load
 from hiera_cli.placement import Accelerators, Machine, Placement, choose
@@ -86,32 +91,97 @@ def engine() -> TorchEngine:
     return TorchEngine(checkpoints.resolve("demo"), Placement("cpu", "fp32"))
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = np.random.default_rng(0).standard_normal((7, 3, 224, 224), dtype=np.float32)
-    expected = engine.logits(pixels)
-    sizes = []
-    forward = engine._model.forward
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you tried to"),
+    RuntimeError("Exception from src/node.cpp:823:\n[CPU] MVN node with name 'MVN_1000' can't alloc\n"),
+    RuntimeError("Exception from src/infer_request.cpp:224:\nFailed to allocate 231211008 bytes of memory\n"),
+    RuntimeError("std::bad_alloc"),
+    RuntimeError("could not create a primitive"),
+    MemoryError(),
+]
 
-    def short_of_memory(batch: torch.Tensor) -> torch.Tensor:
+
+@pytest.fixture(params=["torch", pytest.param("openvino", marks=needs_openvino)])
+def either(request: pytest.FixtureRequest) -> Any:
+    """The demo on each engine."""
+    return open_engine(checkpoints.resolve("demo"), Placement("cpu", "fp32", request.param), keep=False)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__} {str(error)[:20]}")
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    either: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    pixels = np.random.default_rng(0).standard_normal((7, 3, 224, 224), dtype=np.float32)
+    expected = either.logits(pixels)
+    sizes = []
+    run = either._run
+
+    def short_of_memory(batch: list[Any]) -> Any:
         sizes.append(len(batch))
         if len(batch) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(batch)
+            raise error
+        return run(batch)
 
-    monkeypatch.setattr(engine._model, "forward", short_of_memory)
-    np.testing.assert_allclose(engine.logits(pixels), expected, atol=1e-4)
-    assert sizes == [4, 3, 1, 2, 4, 2, 2]
-    assert engine.batch_size == 1
+    monkeypatch.setattr(either, "_run", short_of_memory)
+    np.testing.assert_allclose(either.logits(pixels), expected, atol=1e-4)
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    assert either.batch_size == 1
 
 
-def test_out_of_memory_for_a_single_image_says_what_to_do(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(batch: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        *((error, "cpu has not enough free memory for a single image") for error in OUT_OF_MEMORY),
+        (RuntimeError("mat1 and mat2 do not fit\nmore"), "cpu failed: mat1 and mat2 do not fit"),
+        (RuntimeError("Exception from src/x.cpp:1:\n[CPU] no such kernel\n\n"), "cpu failed: [CPU] no such kernel"),
+        (RuntimeError(), "cpu failed: RuntimeError"),
+    ],
+    ids=str,
+)
+def test_an_engine_that_fails_says_it_in_a_sentence(
+    either: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fail(batch: object) -> None:
+        raise error
 
-    monkeypatch.setattr(engine._model, "forward", no_memory)
-    with pytest.raises(DeviceError, match="not enough free memory for a single image") as raised:
-        engine.logits(np.zeros((2, 3, 224, 224), np.float32))
-    assert "--device cpu" in raised.value.hint
+    monkeypatch.setattr(either, "_run", fail)
+    with pytest.raises(DeviceError) as raised:
+        either.logits(np.zeros((2, 3, 224, 224), np.float32))
+    assert raised.value.message == message
+    assert raised.value.hint
+    assert "--device cpu" not in raised.value.hint
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("failed to map segment from shared object")], ids=repr)
+def test_an_engine_that_cannot_be_loaded_says_it_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("hiera_cli.torch_engine.TorchEngine", fail)
+    with pytest.raises(DeviceError, match=r"cpu (has not enough free memory for the weights|failed: failed to map)"):
+        open_engine(checkpoints.resolve("demo"), Placement("cpu", "fp32"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited and measured as on Linux")
+def test_a_machine_that_runs_out_of_memory_does_it_in_smaller_batches() -> None:
+    """On PyTorch: OpenVINO under such a limit mostly raises, and sometimes crashes."""
+    code = (
+        "import numpy, resource; from hiera_cli import checkpoints; from hiera_cli.engine import open_engine\n"
+        "from hiera_cli.placement import Placement\n"
+        "engine = open_engine(checkpoints.resolve('demo'), Placement('cpu', 'fp32'), 256)\n"
+        "batch = numpy.zeros((256, 3, 224, 224), numpy.float32)\n"
+        "engine.logits(batch[:1])\n"
+        "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + (150 << 20),) * 2)\n"
+        "assert engine.logits(batch).shape == (256, 1000)\n"
+        "assert engine.batch_size < 256\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_bf16_gives_the_same_label(engine: TorchEngine) -> None:
@@ -206,8 +276,6 @@ def test_a_gpu_that_fails_is_told_in_a_sentence(engine: TorchEngine, monkeypatch
 
     monkeypatch.setattr(engine._model, "forward", fail)
     image = np.zeros((3, 224, 224), np.float32)
-    with pytest.raises(RuntimeError, match="launch failure"):  # on a CPU it is a fault of the program
-        engine.submit([image])
     monkeypatch.setattr(engine, "_to_device", lambda pixels: torch.zeros(1, 3, 224, 224))
     monkeypatch.setattr(engine, "_device", torch.device("cuda:0"))
     monkeypatch.setattr(engine, "placement", Placement("cuda:0", "fp32"))
@@ -367,3 +435,24 @@ def test_bf16_weights_are_read_by_the_compiled_engine(openvino: ModuleType, tmp_
     expected = TorchEngine(checkpoint, Placement("cpu", "fp32")).logits(pixels)
     got = openvino.OpenVinoEngine(checkpoint, PLACE).logits(pixels)
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.ptp(expected))
+
+
+def test_threads_may_share_the_compiled_engine(openvino: ModuleType) -> None:
+    engine = openvino.OpenVinoEngine(checkpoints.resolve("demo"), PLACE, keep=False)
+    batches = np.random.default_rng(0).standard_normal((4, 3, 3, 224, 224), dtype=np.float32)
+    expected = [engine.logits(batch) for batch in batches]
+    wrong: list[object] = []
+
+    def run(number: int) -> None:
+        try:
+            for _ in range(8):
+                np.testing.assert_allclose(engine.logits(batches[number]), expected[number], atol=1e-4)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
