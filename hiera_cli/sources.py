@@ -9,12 +9,18 @@ import select
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from heapq import merge
 from io import RawIOBase
+from itertools import islice
 
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
 
 STDIN = "-"
 MAX_PATH_BYTES = 1 << 20
+RUN = 1 << 13  # names of a folder that are sorted together
+# Of the names that a listing took, a folder's is marked at its end, with a character that no name has and that sorts
+# before all others, so that the mark changes no order.
+FOLDER = "\0"
 
 
 class Kind(Enum):
@@ -71,7 +77,7 @@ def expand(arguments: Iterable[str], walk: Walk, warn: Warn, *, stdin_taken: boo
             yield Source(argument, Kind.URL)
         elif os.path.isdir(argument):
             found = False
-            for source in _walk(argument, walk, warn):
+            for source in _walk(argument, walk, warn, _sorted):
                 found = True
                 yield source
             if not found:
@@ -80,17 +86,41 @@ def expand(arguments: Iterable[str], walk: Walk, warn: Warn, *, stdin_taken: boo
             yield Source(argument)
 
 
+def count(arguments: Iterable[str], walk: Walk) -> int:
+    """How many inputs `expand` would yield. Says nothing, and keeps no name but those of folders."""
+    files = 0
+
+    def folders(names: Iterator[str]) -> Iterator[str]:
+        nonlocal files
+        for name in names:
+            if name.endswith(FOLDER):
+                yield name
+            else:
+                files += 1
+
+    others = 0
+    for argument in arguments:
+        if argument != STDIN and not is_url(argument) and os.path.isdir(argument):
+            others += sum(1 for _ in _walk(argument, walk, lambda warning: None, lambda names: _sorted(folders(names))))
+        else:
+            others += 1
+    return files + others
+
+
 @dataclass
 class _Level:
     """A folder on the way down: where it is below the one that was named, which one it is, what is left of it."""
 
     below: str
     identity: tuple[int, int]
-    entries: Iterator[os.DirEntry[str]]
+    names: Iterator[str]
 
 
-def _walk(folder: str, walk: Walk, warn: Warn) -> Iterator[Source]:
-    """A folder's images and, in their places among them, its subfolders'. With a stack, for folders may be deep."""
+def _walk(folder: str, walk: Walk, warn: Warn, arrange: Callable[[Iterator[str]], Iterator[str]]) -> Iterator[Source]:
+    """A folder's images and, in their places among them, its subfolders'. With a stack, for folders may be deep.
+
+    arrange: which of the names that were taken of a folder to go through, and in which order. It reads them to the end.
+    """
     levels: list[_Level] = []
     suffixes = walk.suffixes()
 
@@ -103,30 +133,41 @@ def _walk(folder: str, walk: Walk, warn: Warn) -> Iterator[Source]:
                 warn(f"{here}: skipped, the link leads back to a folder above it")
                 return None
             with os.scandir(here) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+                names = arrange(_taken(listing, below, walk, suffixes))
         except OSError as error:
             return Source(here, error=_cannot("list the folder", error))
-        levels.append(_Level(below, identity, iter(entries)))
+        levels.append(_Level(below, identity, names))
         return None
 
     if failed := enter(""):
         yield failed
     while levels:
         level = levels[-1]
-        entry = next(level.entries, None)
-        if entry is None:
+        name = next(level.names, None)
+        if name is None:
             levels.pop()
             continue
-        name = os.path.join(level.below, entry.name)
-        if (entry.name.startswith(".") and not walk.hidden) or _excluded(entry.name, name, walk.exclude):
+        path = os.path.join(level.below, name)
+        if not path.endswith(FOLDER):
+            yield Source(os.path.join(folder, path))
+        elif failed := enter(path.removesuffix(FOLDER)):
+            yield failed
+
+
+def _taken(listing: Iterable[os.DirEntry[str]], below: str, walk: Walk, suffixes: frozenset[str]) -> Iterator[str]:
+    """The names of the images and of the folders, these marked, that the walk takes."""
+    for entry in listing:
+        name = entry.name
+        if (name.startswith(".") and not walk.hidden) or (
+            walk.exclude and _excluded(name, os.path.join(below, name), walk.exclude)
+        ):
             continue
         if entry.is_symlink() and not walk.follow:
             continue
         if _is_folder(entry):
-            if failed := enter(name):
-                yield failed
-        elif os.path.splitext(entry.name)[1].lower() in suffixes:
-            yield Source(os.path.join(folder, name))
+            yield name + FOLDER
+        elif os.path.splitext(name)[1].lower() in suffixes:
+            yield name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -134,6 +175,21 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a broken link, or one that leads to itself: reading it will say so
         return False
+
+
+def _sorted(names: Iterator[str]) -> Iterator[str]:
+    """All of them, in order, in little more memory than their letters take: sorted and packed in runs, then merged."""
+    runs = []
+    while run := sorted(islice(names, RUN)):
+        runs.append("/".join([*run, ""]).encode("utf-8", "surrogatepass"))
+    return merge(*map(_unpacked, runs))
+
+
+def _unpacked(run: bytes) -> Iterator[str]:
+    start = 0
+    while (end := run.find(b"/", start)) >= 0:
+        yield run[start:end].decode("utf-8", "surrogatepass")
+        start = end + 1
 
 
 def _excluded(name: str, path: str, globs: tuple[str, ...]) -> bool:

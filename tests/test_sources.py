@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
+import hiera_cli.sources
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
-from hiera_cli.sources import Kind, Source, Walk, expand, read_list
+from hiera_cli.sources import Kind, Source, Walk, count, expand, read_list
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 WALK = Walk(lambda: SUFFIXES)
@@ -240,6 +243,108 @@ def test_names_that_are_no_utf8_lead_back_to_their_files(tree: Callable[..., Non
         b"photos/\x80.png",
     ]
     assert all(os.path.isfile(os.fsencode(path)) and os.path.isfile(path) for path in found)
+
+
+def in_order(folder: str) -> Iterator[str]:
+    """What a walk is to find, in plain words."""
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            yield from in_order(path)
+        else:
+            yield path
+
+
+@pytest.mark.parametrize("run", [1, 2, 3, 5, 1 << 13])
+def test_the_order_is_that_of_the_names_whatever_the_size_of_the_folder(
+    tree: Callable[..., None], monkeypatch: pytest.MonkeyPatch, run: int
+) -> None:
+    monkeypatch.setattr(hiera_cli.sources, "RUN", run)
+    names = [
+        "b",
+        "a",
+        "A",
+        "ab",
+        "a b",
+        "a.b",
+        "a-b",
+        "\x01",
+        "é",
+        "e\u0301",
+        "🐈",
+        "\uffff",
+        "\udcff",
+        "\udc80",
+        "a\n",
+    ]
+    tree(*(f"photos/{name}.jpg" for name in names), *(f"photos/{name}/{other}.jpg" for name in names for other in "ba"))
+    assert Found("photos") == list(in_order("photos"))
+
+
+class FakeEntry:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def is_symlink(self) -> bool:
+        return self.name.endswith("k.jpg")
+
+    def is_dir(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    "made", ["{}.jpg", "notes about nothing {}.txt", ".hidden {}.jpg", "out {}.jpg", "{}k.jpg"],
+    ids=["images", "other files", "hidden", "excluded", "links"],
+)  # fmt: skip
+def test_a_huge_folder_takes_little_more_memory_than_the_names_that_are_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made: str
+) -> None:
+    def scandir(folder: str) -> object:
+        return contextlib.nullcontext(FakeEntry(made.format(number)) for number in reversed(range(50_000)))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    tracemalloc.start()
+    try:
+        found = sum(1 for _ in expand([str(tmp_path)], walk(("out *",)), lambda warning: None))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == (50_000 if made == "{}.jpg" else 0)
+    assert peak < 3 << 20
+
+
+# Counting
+
+
+@pytest.mark.parametrize(
+    "taken", [WALK, walk(hidden=True), walk(follow=True), walk(("b", "trip/*")), walk(hidden=True, follow=True)],
+    ids=["plain", "hidden", "follow", "exclude", "hidden and follow"],
+)  # fmt: skip
+def test_as_many_inputs_are_counted_as_are_found(
+    tree: Callable[..., None], monkeypatch: pytest.MonkeyPatch, taken: Walk
+) -> None:
+    tree(
+        "photos/a.jpg", "photos/.b.jpg", "photos/notes.txt", "photos/trip/c.jpg", "photos/b/.d/e.jpg", "photos/b/f.png"
+    )
+    tree("photos/locked/g.jpg", "empty/notes.txt", ".hidden/h.jpg", "cat.jpg")
+    os.symlink("..", "photos/b/up")
+    os.symlink("../.hidden", "photos/link")
+    os.symlink("nowhere", "photos/broken.jpg")
+    deny(monkeypatch, "photos/locked", PermissionError(13, "Permission denied"))
+    arguments = ["photos", "-", "http://example.com/", "cat.jpg", "-", "missing", "empty", ".hidden", "", "photos/b"]
+    assert count(iter(arguments), taken) == len(list(expand(arguments, taken, lambda warning: None)))
+
+
+def test_counting_takes_no_more_memory_with_more_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    entries = (FakeEntry(f"{number}.jpg") for number in range(50_000))
+    monkeypatch.setattr(os, "scandir", lambda folder: contextlib.nullcontext(entries))
+    tracemalloc.start()
+    try:
+        assert count([str(tmp_path)], WALK) == 50_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 16
 
 
 # Links
