@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from io import RawIOBase
 from queue import Empty, SimpleQueue
@@ -26,9 +26,9 @@ import numpy as np
 from hiera_cli import checkpoints, images, sources
 from hiera_cli.engine import Answer, Engine, cpu_count, open_engine, this_machine
 from hiera_cli.errors import FetchError, HieraError, InferenceError, InputError, ReadError, TooLargeError
-from hiera_cli.images import Pixels
+from hiera_cli.images import Decoding, Pixels
 from hiera_cli.labels import Label
-from hiera_cli.limits import Limits
+from hiera_cli.limits import MAX_PIXELS, Limits
 from hiera_cli.placement import choose
 from hiera_cli.predictions import Failure, Result, Stamp, predict, stamp_of
 from hiera_cli.sources import Kind, Source
@@ -68,14 +68,18 @@ class Classifier:
         top_k: int = 5,
         min_score: float = 0.0,
         workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        full_decode: bool = False,
     ) -> Iterator[Result]:
         """Label files, folders and http(s) URLs. Yields one Result for each image, in order, as they are known.
 
+        max_pixels: larger images are refused. full_decode: large JPEGs are decoded in full, as the reference does.
         An input that can't be labelled yields a Result with an error; nothing is raised for it.
         """
         walk = sources.Walk(images.suffixes)
         found = sources.expand((os.fspath(item) for item in inputs), walk, warn=lambda message: None)
-        options = Options(top_k=top_k, min_score=min_score, workers=workers)
+        decoding = Decoding(max_pixels=max_pixels, full=full_decode)
+        options = Options(top_k=top_k, min_score=min_score, workers=workers, decoding=decoding)
         return iter(Stream(found, lambda: self, options))
 
 
@@ -103,13 +107,15 @@ def load_classifier(
 class Options:
     """How a stream of inputs is labelled.
 
-    workers: decode threads; None chooses by the machine's cores. offline: URLs are not fetched.
+    workers: decode threads; None chooses by the machine's cores. decoding: how images are decoded, and how large they
+    may be; its room is shared by the threads. offline: URLs are not fetched.
     """
 
     top_k: int = 5
     min_score: float = 0.0
     workers: int | None = None
     limits: Limits = Limits()
+    decoding: Decoding = field(default_factory=Decoding)
     offline: bool = False
 
 
@@ -326,7 +332,7 @@ class Stream:
             try:
                 if entry.source.kind is Kind.FILE:
                     entry.stamp = stamp_of(entry.source.path)
-                entry.pixels = _pixels(entry.source, entry.data, self._options.limits)
+                entry.pixels = _pixels(entry.source, entry.data, self._options)
                 entry.data = None
             except InputError as error:
                 entry.fail(error)
@@ -404,11 +410,13 @@ def _start(target: Callable[[], None], name: str) -> None:
         raise HieraError(message, "The system allows no more of them now: `ulimit -u` shows its limit.") from error
 
 
-def _pixels(source: Source, body: bytes | None, limits: Limits) -> Pixels:
+def _pixels(source: Source, body: bytes | None, options: Options) -> Pixels:
     if source.kind is Kind.STDIN:
         with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: a thread stuck here holds no lock
-            body = _read_all(stdin, limits.bytes)
-    return images.load(source.path) if body is None else images.decode_bytes(body)
+            body = _read_all(stdin, options.limits.bytes)
+    if body is None:
+        return images.load(source.path, options.decoding)
+    return images.decode_bytes(body, options.decoding)
 
 
 def _read_all(stream: RawIOBase, limit: int) -> bytes:

@@ -24,7 +24,7 @@ import typer
 from hiera_cli import __version__
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.errors import HieraError, UsageError
-from hiera_cli.limits import Limits
+from hiera_cli.limits import MAX_PIXELS, Limits
 from hiera_cli.placement import ENGINES, PRECISIONS
 from hiera_cli.printable import printable
 from hiera_cli.streams import ReaderGone
@@ -260,8 +260,11 @@ def classify(
     hidden: Annotated[bool, typer.Option("--hidden", help="Take hidden files and folders too.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Follow links in folders.")] = False,
     max_pixels: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Refuse larger images. [default: 178956970]")
-    ] = None,
+        int, typer.Option(metavar="N", min=1, help="Refuse larger images.", show_default=True)
+    ] = MAX_PIXELS,
+    full_decode: Annotated[
+        bool, typer.Option("--full-decode", help="Decode large JPEGs in full, as the reference does: slower.")
+    ] = False,
     url_timeout: Annotated[
         float,
         typer.Option(metavar="SECONDS", min=0.1, help="Time for one URL, retries included.", callback=_checked_number),
@@ -282,7 +285,9 @@ def classify(
         raise UsageError(f"--json and --format {format} contradict each other")
     from hiera_cli import run
     from hiera_cli.classifier import Options
+    from hiera_cli.images import Decoding
 
+    decoding = Decoding(max_pixels=max_pixels, full=full_decode)
     limits = Limits(connect=min(Limits.connect, url_timeout), total=url_timeout, bytes=max_mib << 20)
     request = run.Request(
         inputs=tuple(inputs or ()),
@@ -297,11 +302,12 @@ def classify(
         device=device,
         precision=precision,
         batch_size=batch_size,
-        options=Options(top_k=top_k, min_score=min_score, workers=workers, limits=limits, offline=offline),
+        options=Options(
+            top_k=top_k, min_score=min_score, workers=workers, limits=limits, decoding=decoding, offline=offline
+        ),
         exclude=tuple(exclude or ()),
         hidden=hidden,
         follow=follow,
-        max_pixels=max_pixels,
         offline=offline,
         quiet=quiet,
         progress=progress,

@@ -18,14 +18,21 @@ import os
 import re
 import stat
 import struct
-from typing import IO
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, IcnsImagePlugin, IcoImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
+from hiera_cli import jpeg
 from hiera_cli.architecture import IMAGE_SIZE
 from hiera_cli.errors import DecodeError, InputError, NotFoundError, ReadError, TooLargeError
+from hiera_cli.limits import MAX_PIXELS
 
 RESIZE = 256  # short side, pixels
 CROP = IMAGE_SIZE
@@ -35,6 +42,8 @@ STD = np.array([0.229, 0.224, 0.225])
 # A resize to 256 × (256 · ratio) is thrown away but for its middle. Up to this ratio the whole is resized, which gives
 # the reference's very bits; beyond it only the crop is (a few levels off at most), or 1 × 3000 would take 590 MB.
 MAX_WHOLE_RATIO = 16
+
+STRIP = 1 << 20  # pixels: what is converted at a time
 
 # What a decoder is chosen from, by the file's content and never by its name. Formats that run other programs
 # (PostScript), that have no signature (TGA takes random bytes for a picture) or are no pictures are not on it.
@@ -62,8 +71,64 @@ _NORMALISED: NDArray[np.float32] = np.stack(
 
 Pixels = NDArray[np.float32]
 
-PILLOW_WARNS_FROM = 89_478_485  # pixels, its default; it refuses twice as many
-_max_pixels = 2 * PILLOW_WARNS_FROM
+MAX_BYTES = 2 << 30  # 12 for each of those pixels
+
+# A decoder that reads byte by byte in Python is kept busy for hours by a file of millions of segments or by a comment
+# of a gigabyte. Whole pictures take a few reads for each 8 KiB.
+MAX_READS = 2_000_000
+
+# Pillow's remarks on odd files. What matters of them becomes an error.
+_REMARKS = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\b"), 0)
+
+# Pillow decodes these in Python, pixel by pixel: a minute for a picture at the limit.
+SLOW_FORMATS = frozenset({"QOI"})
+MAX_SLOW_PIXELS = 20_000_000
+
+
+class Room:
+    """Memory that pictures share while they are decoded, in bytes. One that needs more than all of it is decoded alone.
+
+    One object for all threads that decode side by side.
+    """
+
+    def __init__(self, size: int = 2 << 30) -> None:
+        self.size = size
+        self._used = 0
+        self._changed = threading.Condition()
+        self._turn = (
+            threading.Lock()
+        )  # whoever waits for room has it: smaller pictures do not pass a large one for ever
+
+    @contextmanager
+    def hold(self, need: int) -> Iterator[None]:
+        """Wait until there is room for `need` bytes, and keep it for the block."""
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + need <= self.size)
+            self._used += need
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= need
+                self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How far an image may go, and how it is decoded.
+
+    max_pixels: larger ones are refused before they are decoded. full: decode large JPEGs in full, as the reference
+    does, not at a reduced scale. room: the memory that the images decoded side by side share.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    full: bool = False
+    room: Room = field(default_factory=Room)
+
+    @property
+    def max_bytes(self) -> int:
+        """Larger files are refused unread."""
+        return max(MAX_BYTES, 12 * self.max_pixels)
 
 
 def suffixes() -> frozenset[str]:
@@ -73,23 +138,38 @@ def suffixes() -> frozenset[str]:
     return frozenset(known | HEIC_SUFFIXES)
 
 
-def load(path: str) -> Pixels:
+def load(path: str, decoding: Decoding | None = None) -> Pixels:
     """Read one file. Returns float32 (3, 224, 224).
 
-    Raises InputError: nothing there, not a regular file, unreadable, no image, over the pixel limit, truncated.
+    Raises InputError: nothing there, not a regular file, unreadable, no image, over a limit, truncated.
     """
+    decoding = decoding or Decoding()
     try:
-        kind = os.stat(path)
-        if not stat.S_ISREG(kind.st_mode):  # opening a pipe or a device may block, and reading one may never end
-            raise ReadError(f"{_kind_name(kind.st_mode)}, not a file")
-        if kind.st_size == 0:
-            raise DecodeError("the file is empty")
-        with open(path, "rb") as stream:
-            return decode(stream)
+        _check_file(os.stat(path), decoding)  # before it is opened: that alone may set a device in motion
+        with open(path, "rb", buffering=0, opener=_open_at_once) as stream:
+            _check_file(os.fstat(stream.fileno()), decoding)  # it may be another one by now
+            return decode(stream, decoding)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError("no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ReadError(f"cannot read the file: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a named pipe would be waited for
+
+
+def _check_file(status: os.stat_result, decoding: Decoding) -> None:
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may block, or never end
+        raise ReadError(f"{_kind_name(status.st_mode)}, not a file")
+    if status.st_size == 0:
+        raise DecodeError("the file is empty")
+    _check_bytes(status.st_size, decoding)
+
+
+def _check_bytes(size: int, decoding: Decoding) -> None:
+    if size > decoding.max_bytes:
+        raise TooLargeError(f"its {size:,} bytes are over the limit of {decoding.max_bytes:,} (--max-pixels raises it)")
 
 
 def _kind_name(mode: int) -> str:
@@ -105,21 +185,35 @@ def _kind_name(mode: int) -> str:
     return "a special file"
 
 
-def decode(stream: IO[bytes]) -> Pixels:
-    """Decode and preprocess one image. Returns float32 (3, 224, 224). Raises InputError."""
+def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) -> Pixels:
+    """Decode and preprocess one image, and close its stream. Returns float32 (3, 224, 224). Raises InputError."""
+    decoding = decoding or Decoding()
+    start = stream.read(64) or b""
+    stream.seek(0)
+    data = stream.read() if start.startswith(jpeg.SIGNATURE) else None
+    with _Metered(stream if data is None else io.BytesIO(data)) as file:
+        with _faults_of_the_file(start, decoding):
+            if data is not None:
+                jpeg.check_scans(data)
+            image = _open(file, start, decoding)
+            if not decoding.full:
+                _draft(image)
+        with decoding.room.hold(_need(image)):
+            with _faults_of_the_file(start, decoding):
+                image = _flat(_upright(image, data))
+            return _normalised(_crop(image))
+
+
+@contextmanager
+def _faults_of_the_file(start: bytes, decoding: Decoding) -> Iterator[None]:
+    """What decoding raises, as InputError. start: the first bytes of the file."""
     try:
-        start = stream.read(64)
-        stream.seek(0)
-        with _open(stream, start) as image:
-            if image.width * image.height > _max_pixels:
-                raise _too_large(image.width * image.height)
-            _draft(image)
-            return preprocess(image)
+        yield
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         numbers = re.findall(r"\d+", str(error))
-        raise _too_large(int(numbers[0]) if numbers else 0) from error
+        raise _too_large(int(numbers[0]) if numbers else 0, decoding) from error
     except UnidentifiedImageError as error:
         raise DecodeError(_not_an_image(start)) from error
     except MemoryError as error:
@@ -128,8 +222,40 @@ def decode(stream: IO[bytes]) -> Pixels:
         raise DecodeError(f"damaged or truncated image: {_reason(error)}") from error
 
 
-def _too_large(pixels: int) -> TooLargeError:
-    return TooLargeError(f"its {pixels:,} pixels are over the limit of {_max_pixels:,} (--max-pixels raises it)")
+def _upright(image: Image.Image, data: bytes | None) -> Image.Image:
+    """The pixels of an image of which the header is read, with its EXIF orientation applied. data: a JPEG's bytes."""
+    pixels = jpeg.pixels(data, image.mode, image.size) if data is not None else None
+    if pixels is None:
+        image.load()
+        pixels = image
+    return _turned(pixels, _orientation(image))
+
+
+class _Metered(io.BufferedReader):
+    """Counts the reads, so that no file keeps a decoder busy for ever."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Raises TooLargeError after MAX_READS reads."""
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise TooLargeError(f"it falls into more than {MAX_READS:,} pieces, and is not decoded")
+        return super().read(size)
+
+
+def _check_pixels(image: Image.Image, decoding: Decoding) -> None:
+    pixels = image.width * image.height
+    if pixels > decoding.max_pixels:
+        raise _too_large(pixels, decoding)
+    if image.format in SLOW_FORMATS and pixels > MAX_SLOW_PIXELS:
+        raise TooLargeError(f"its {pixels:,} pixels are over the limit for {image.format}, {MAX_SLOW_PIXELS:,}")
+
+
+def _too_large(pixels: int, decoding: Decoding) -> TooLargeError:
+    return TooLargeError(
+        f"its {pixels:,} pixels are over the limit of {decoding.max_pixels:,} (--max-pixels raises it)"
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -148,15 +274,70 @@ def _not_an_image(start: bytes) -> str:
     return "not an image of a format that is read here"
 
 
-def _open(stream: IO[bytes], start: bytes) -> Image.Image:
+def _open(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.Image:
+    """Read the header of an image, and check what it says of size and extent."""
+    _settle_pillow(decoding)
+    formats: tuple[str, ...] = FORMATS
     if _is_heic(start):
         try:
             import pillow_heif
         except ImportError as error:
             raise DecodeError("HEIC needs a decoder: pip install 'hiera-cli[heic]'") from error
         pillow_heif.register_heif_opener()
-        return Image.open(stream, formats=("HEIF", *FORMATS))
-    return Image.open(stream, formats=FORMATS)
+        formats = ("HEIF", *FORMATS)
+    image = _shown_by_icon(stream, start, decoding) or Image.open(stream, formats=formats)
+    _check_pixels(image, decoding)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_extent(image, stream)
+    return image
+
+
+def _settle_pillow(decoding: Decoding) -> None:
+    """Set what Pillow has once for a whole process: its own limit, which is never to be under ours, and its remarks."""
+    if Image.MAX_IMAGE_PIXELS is not None and decoding.max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = -(-decoding.max_pixels // 2)  # it refuses twice as many
+    if _REMARKS not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_REMARKS[3].pattern)
+
+
+def _shown_by_icon(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.Image | None:
+    """The PNG or JPEG 2000 file that an icon shows, to be read like any other: the icon may tell another size.
+
+    None: the icon holds a bitmap, or is none. Raises TooLargeError: a bitmap over the limit.
+    """
+    try:
+        if start.startswith(b"\0\0\1\0"):
+            offset = IcoImagePlugin.IcoFile(stream).entry[0].offset
+        elif start.startswith(b"icns"):
+            icon = IcnsImagePlugin.IcnsFile(stream)
+            pictures = [code for code, _ in icon.SIZES[icon.bestsize()] if code in icon.dct]
+            offset = icon.dct[pictures[0]][0]
+        else:
+            return None
+        stream.seek(offset)
+        inside = _Metered(io.BytesIO(stream.read()))
+        image = Image.open(inside, formats=("PNG", "JPEG2000", "DIB"))
+    except (SyntaxError, IndexError, struct.error):  # Pillow says what is wrong with it
+        return None
+    if image.format != "DIB":
+        return image
+    if image.width * image.height // 2 > decoding.max_pixels:  # colours and mask, one below the other
+        raise _too_large(image.width * image.height // 2, decoding)
+    return None
+
+
+def _check_extent(image: TiffImagePlugin.TiffImageFile, stream: io.BufferedReader) -> None:
+    """Raise DecodeError if compressed data of a TIFF reaches beyond its end: libtiff may fill what is missing."""
+    size = stream.seek(0, os.SEEK_END)
+    tags = image.tag_v2
+    for offsets, lengths in ((273, 279), (324, 325), (513, 514)):  # strips, tiles, an old-style JPEG
+        pieces = zip(_numbers(tags.get(offsets)), _numbers(tags.get(lengths)), strict=False)
+        if any(offset + length > size for offset, length in pieces):
+            raise DecodeError("damaged or truncated image: its data reach beyond the end of the file")
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    return () if value is None else value if isinstance(value, tuple) else (value,)
 
 
 def _is_heic(start: bytes) -> bool:
@@ -174,46 +355,86 @@ def _draft(image: Image.Image) -> None:
         image.draft(None, (int(image.width * scale), int(image.height * scale)))
 
 
+def _need(image: Image.Image) -> int:
+    """About how many bytes it takes to decode and preprocess an image, of which the header is read."""
+    stored = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
+    return image.width * image.height * (2 * stored + 4)
+
+
 def preprocess(image: Image.Image) -> Pixels:
     """An image of any mode and size → float32 (3, 224, 224), normalised, by the recipe in the module's docstring."""
-    pixels = _crop(rgb(upright(image)))  # (224, 224, 3)
+    image.load()
+    return _normalised(_crop(_flat(_turned(image, _orientation(image)))))
+
+
+def _normalised(pixels: NDArray[np.uint8]) -> Pixels:
+    """(224, 224, 3) → (3, 224, 224)."""
     return np.stack([_NORMALISED[channel][pixels[..., channel]] for channel in range(3)])
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation. Damaged EXIF data is no reason to lose a good picture: it counts as none."""
-    image.load()  # before the EXIF data is looked at: TIFF applies its own orientation here, and forgets it
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    """What turns the image upright. To be asked once it is loaded: TIFF applies its orientation then, and forgets it.
+
+    Damaged EXIF data is no reason to lose a good picture: it counts as none.
+    """
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
-        orientation = None
-    return image.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else image
+        return None
 
 
-def rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: alpha on white, 16-bit and floating-point samples scaled."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _eight_bits(image)
-    elif image.mode == "La":  # Pillow takes it to RGBA by way of LA alone
-        image = image.convert("LA")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _turned(image: Image.Image, how: Image.Transpose | None) -> Image.Image:
+    return image if how is None else image.transpose(how)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Wide grey samples to 8 bits. 16 bits by their range; others by the range that their values show.
+def _flat(image: Image.Image) -> Image.Image:
+    """8 bits, grey or RGB: alpha on white, 16-bit and floating-point samples scaled.
+
+    Done strip by strip: a second picture in full is the result, and there is no third.
+    """
+    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    if image.mode in ("L", "RGB") and not transparent:
+        return image
+    wide = image.mode == "F" or image.mode.startswith("I")
+    low, high = _range(image) if wide else (0.0, 255.0)
+    flat = Image.new("L" if wide and not transparent else "RGB", image.size)
+    for top, strip in _strips(image):
+        if wide:
+            strip = _eight_bits(strip, low, high)
+        elif strip.mode == "La":  # Pillow takes it to RGBA by way of LA alone
+            strip = strip.convert("LA")
+        if transparent:
+            strip = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        flat.paste(strip.convert(flat.mode), (0, top))
+    return flat
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(first row, rows), from top to bottom."""
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The range of an image's wide samples. Of 16 bits it is the whole; of others what their values show."""
+    extremes = [(samples.min(), samples.max()) for samples in (np.asarray(strip) for _, strip in _strips(image))]
+    low, high = float(np.min(extremes)), float(np.max(extremes))
+    if not np.isfinite([low, high]).all():
+        raise DecodeError("it holds samples that are not numbers")
+    ranges = {"F": (1.0, 255.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
+    if low >= 0 and high <= ranges[-1]:
+        return 0.0, next(limit for limit in ranges if high <= limit)
+    return low, high
+
+
+def _eight_bits(image: Image.Image, low: float, high: float) -> Image.Image:
+    """Wide grey samples to 8 bits: low becomes 0, high 255.
 
     A PNG may name one grey that stands for full transparency.
     """
     samples = np.asarray(image)
-    low, high = float(samples.min()), float(samples.max())
-    ranges = {"F": (1.0, 255.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
-    if low >= 0 and high <= ranges[-1]:
-        low, high = 0.0, next(limit for limit in ranges if high <= limit)
-    if not np.isfinite([low, high]).all():
-        raise DecodeError("it holds samples that are not numbers")
     scaled = (samples.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
     grey = Image.fromarray(np.rint(scaled).astype(np.uint8))
     if isinstance(hidden := image.info.get("transparency"), int):
@@ -222,30 +443,23 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _crop(image: Image.Image) -> NDArray[np.uint8]:
-    """The middle of the resized image: (224, 224, 3)."""
+    """The middle of the resized image, grey or RGB: (224, 224, 3)."""
     short, long = sorted(image.size)
     new_long = int(RESIZE * long / short)
     width, height = (RESIZE, new_long) if image.width <= image.height else (new_long, RESIZE)
     left, top = (width - CROP) // 2, (height - CROP) // 2
     if long <= MAX_WHOLE_RATIO * short:
         whole = image.resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(whole)[top : top + CROP, left : left + CROP]
-    x, y = image.width / width, image.height / height
-    box = (left * x, top * y, (left + CROP) * x, (top + CROP) * y)
-    return np.asarray(image.resize((CROP, CROP), Image.Resampling.BICUBIC, box=box))
+        cropped = whole.crop((left, top, left + CROP, top + CROP))
+    else:
+        x, y = image.width / width, image.height / height
+        box = (left * x, top * y, (left + CROP) * x, (top + CROP) * y)
+        cropped = image.resize((CROP, CROP), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(cropped.convert("RGB"))  # grey is made RGB now that it is small: the values are the same
 
 
-def decode_bytes(data: bytes) -> Pixels:
+def decode_bytes(data: bytes, decoding: Decoding | None = None) -> Pixels:
     """`decode` for an image that is in memory."""
     if not data:
         raise DecodeError("no bytes at all")
-    return decode(io.BytesIO(data))
-
-
-def limit_pixels(limit: int) -> None:
-    """Refuse images of more than `limit` pixels before they are decoded."""
-    global _max_pixels
-    _max_pixels = limit
-    Image.MAX_IMAGE_PIXELS = max(
-        PILLOW_WARNS_FROM, -(-limit // 2)
-    )  # Pillow refuses from twice this on, for all its users
+    return decode(io.BytesIO(data), decoding)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_PIXELS = 178_956_970  # of one image, as Pillow has it
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -48,7 +48,6 @@ class Request:
     exclude: tuple[str, ...] = ()
     hidden: bool = False
     follow: bool = False
-    max_pixels: int | None = None
     offline: bool = False
     quiet: bool = False
     progress: bool | None = None
@@ -73,8 +72,6 @@ def classify(request: Request) -> ExitStatus:
         raise UsageError("the current folder has been removed", "cd to another one, and try again.") from error
     checkpoints.check_name(request.model)
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files: what matters becomes an error record
-    if request.max_pixels is not None:
-        images.limit_pixels(request.max_pixels)
     return _Run(request).run()
 
 

@@ -23,6 +23,7 @@ from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPi
 
 from hiera_cli import images
 from hiera_cli.errors import DecodeError, HieraError, InputError, NotFoundError, ReadError, TooLargeError
+from hiera_cli.images import Decoding
 
 FOLDER = Path(__file__).parent.parent / "sample_images"
 SAMPLES = sorted(path for path in FOLDER.iterdir() if path.suffix in (".jpg", ".png"))
@@ -41,9 +42,8 @@ def photo(width: int = 301, height: int = 237) -> Image.Image:
 
 
 @pytest.fixture(autouse=True)
-def _limits_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def _pillows_limit_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-    monkeypatch.setattr(images, "_max_pixels", images._max_pixels)
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -64,10 +64,10 @@ def write(path: Path, data: bytes) -> str:
     return str(path)
 
 
-def refusal(data: bytes, kind: type[HieraError] = DecodeError) -> str:
+def refusal(data: bytes, kind: type[HieraError] = DecodeError, decoding: Decoding | None = None) -> str:
     """The message that these bytes are refused with."""
     with pytest.raises(kind) as caught:
-        images.decode_bytes(data)
+        images.decode_bytes(data, decoding)
     return caught.value.message
 
 
@@ -827,23 +827,18 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monk
 @pytest.mark.parametrize("side", [1, 3, 100, 101, 300, 301])
 def test_the_limit_is_the_largest_number_of_pixels_that_is_read(side: int) -> None:
     data = encode(Image.new("RGB", (side, side)), "PNG")
-    images.limit_pixels(side * side)
-    assert images.decode_bytes(data).shape == (3, 224, 224)
+    assert images.decode_bytes(data, Decoding(max_pixels=side * side)).shape == (3, 224, 224)
     if side > 1:
-        images.limit_pixels(side * side - 1)
-        assert "--max-pixels" in refusal(data, TooLargeError)
+        assert "--max-pixels" in refusal(data, TooLargeError, Decoding(max_pixels=side * side - 1))
 
 
 @as_the_program_runs
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "ICO", "JPEG2000", "MPO"])
-def test_the_limit_can_be_lowered_and_raised_again(format: str) -> None:
+def test_each_decoding_has_its_own_limit(format: str) -> None:
     data = encode(photo(200, 100), format, **({"sizes": [(200, 100)]} if format == "ICO" else {}))
-    images.limit_pixels(60_000)
-    assert images.decode_bytes(data).shape == (3, 224, 224)
-    images.limit_pixels(15_000)
-    refusal(data, TooLargeError)
-    images.limit_pixels(60_000)
-    assert images.decode_bytes(data).shape == (3, 224, 224)
+    assert images.decode_bytes(data, Decoding(max_pixels=60_000)).shape == (3, 224, 224)
+    refusal(data, TooLargeError, Decoding(max_pixels=15_000))
+    assert images.decode_bytes(data, Decoding(max_pixels=60_000)).shape == (3, 224, 224)
 
 
 def test_a_picture_that_does_not_fit_in_memory_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
