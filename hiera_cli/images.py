@@ -201,7 +201,10 @@ def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) 
         with decoding.room.hold(_need(image)):
             with _faults_of_the_file(start, decoding):
                 image = _flat(_upright(image, data))
-            return _normalised(_crop(image))
+            try:
+                return _normalised(_crop(image))
+            except MemoryError as error:
+                raise _no_memory() from error
 
 
 @contextmanager
@@ -217,7 +220,7 @@ def _faults_of_the_file(start: bytes, decoding: Decoding) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise DecodeError(_not_an_image(start)) from error
     except MemoryError as error:
-        raise TooLargeError("there is not enough memory to decode it") from error
+        raise _no_memory() from error
     except Exception as error:  # a decoder may raise anything at all on a broken file
         raise DecodeError(f"damaged or truncated image: {_reason(error)}") from error
 
@@ -256,6 +259,10 @@ def _too_large(pixels: int, decoding: Decoding) -> TooLargeError:
     return TooLargeError(
         f"its {pixels:,} pixels are over the limit of {decoding.max_pixels:,} (--max-pixels raises it)"
     )
+
+
+def _no_memory() -> TooLargeError:
+    return TooLargeError("there is not enough memory to decode it")
 
 
 def _reason(error: Exception) -> str:
@@ -388,12 +395,12 @@ def _turned(image: Image.Image, how: Image.Transpose | None) -> Image.Image:
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """8 bits, grey or RGB: alpha on white, 16-bit and floating-point samples scaled.
+    """8 bits, grey, RGB or RGBX: alpha on white, 16-bit and floating-point samples scaled.
 
     Done strip by strip: a second picture in full is the result, and there is no third.
     """
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    if image.mode in ("L", "RGB") and not transparent:
+    if image.mode in ("L", "RGB", "RGBX") and not transparent:
         return image
     wide = image.mode == "F" or image.mode.startswith("I")
     low, high = _range(image) if wide else (0.0, 255.0)
@@ -443,7 +450,7 @@ def _eight_bits(image: Image.Image, low: float, high: float) -> Image.Image:
 
 
 def _crop(image: Image.Image) -> NDArray[np.uint8]:
-    """The middle of the resized image, grey or RGB: (224, 224, 3)."""
+    """The middle of the resized image of 8 bits: (224, 224, 3)."""
     short, long = sorted(image.size)
     new_long = int(RESIZE * long / short)
     width, height = (RESIZE, new_long) if image.width <= image.height else (new_long, RESIZE)
@@ -455,7 +462,7 @@ def _crop(image: Image.Image) -> NDArray[np.uint8]:
         x, y = image.width / width, image.height / height
         box = (left * x, top * y, (left + CROP) * x, (top + CROP) * y)
         cropped = image.resize((CROP, CROP), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(cropped.convert("RGB"))  # grey is made RGB now that it is small: the values are the same
+    return np.asarray(cropped.convert("RGB"))  # grey becomes RGB now that it is small: the same values
 
 
 def decode_bytes(data: bytes, decoding: Decoding | None = None) -> Pixels:

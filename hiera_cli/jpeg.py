@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 from PIL import Image
 
 from hiera_cli.errors import DecodeError, TooLargeError
@@ -31,7 +30,8 @@ _NOTHING = 16  # as a number of missing bits: more than any scan leaves out
 # between segments and the like, with which pictures are whole.
 _DAMAGE = re.compile("premature end of data segment|bad Huffman code|bad arithmetic code|instead of RST")
 
-_FROM_SIMPLEJPEG = {"L": ("GRAY", "L"), "RGB": ("RGB", "RGB"), "CMYK": ("CMYK", "CMYK;I")}  # Pillow's mode, raw mode
+_MODES = {"L": ("GRAY", "L"), "RGB": ("RGB", "RGB"), "CMYK": ("CMYK", "CMYK;I")}  # Pillow's: simplejpeg's, raw mode
+LARGE = 4_000_000  # pixels: from here on, no copy is made. What is kept then, four bytes a pixel, is slower to resize
 
 
 def check_scans(data: bytes) -> None:
@@ -75,21 +75,24 @@ def check_scans(data: bytes) -> None:
 def pixels(data: bytes, mode: str, size: tuple[int, int]) -> Image.Image | None:
     """Decode a JPEG at the scale at which it has this size. mode: Pillow's. None: it is left to Pillow.
 
-    The pixels are those that Pillow gives, bit for bit. Raises DecodeError if the decoder says that data of the picture
-    is missing or wrong.
+    The pixels are those that Pillow gives, bit for bit; a large RGB picture is RGBX. Raises DecodeError if the decoder
+    says that data of the picture is missing or wrong.
     """
     try:
         import simplejpeg
     except ImportError:
         return None
-    colours, raw_mode = _FROM_SIMPLEJPEG[mode]
     width, height = size
+    colours, raw_mode = _MODES[mode]
+    unchanged = mode == "RGB" and width * height >= LARGE
     try:
-        array = simplejpeg.decode_jpeg(data, colours, min_height=height, min_width=width)
+        array = simplejpeg.decode_jpeg(data, "RGBX" if unchanged else colours, min_height=height, min_width=width)
     except ValueError as error:
         if _DAMAGE.search(str(error)):
             raise DecodeError(f"damaged or truncated image: {error}") from error
         return None
     if array.shape[:2] != (height, width):
         return None
-    return Image.frombuffer(mode, size, np.ascontiguousarray(array), "raw", raw_mode, 0, 1)
+    if unchanged:
+        return Image.frombuffer("RGBX", size, array, "raw", "RGBX", 0, 1)
+    return Image.frombytes(mode, size, array, "raw", raw_mode)

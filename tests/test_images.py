@@ -718,6 +718,29 @@ def test_truncated_large_jpeg_is_an_error_at_a_reduced_scale_too() -> None:
     refusal(data[: len(data) * 6 // 10])
 
 
+def old_style_jpeg_tiff(image: Image.Image) -> tuple[bytes, int]:
+    """A TIFF of compression 6 by hand, as no library writes it any more, and where its JPEG begins."""
+    data = encode(image, "JPEG", subsampling="4:2:0")
+    count = 13
+    samples = 8 + 2 + 12 * count + 4
+    start = samples + 6
+    tags = [
+        *((256, 3, 1, image.width), (257, 3, 1, image.height), (258, 3, 3, samples), (259, 3, 1, 6), (262, 3, 1, 6)),
+        *((273, 4, 1, start), (277, 3, 1, 3), (278, 3, 1, image.height), (279, 4, 1, len(data)), (284, 3, 1, 1)),
+        *((513, 4, 1, start), (514, 4, 1, len(data)), (530, 3, 2, 2 | 2 << 16)),
+    ]
+    directory = struct.pack("<H", count) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return b"II*\0\x08\0\0\0" + directory + struct.pack("<3H", 8, 8, 8) + data, start
+
+
+def test_a_cut_tiff_of_the_old_style_of_jpeg_is_an_error() -> None:
+    data, start = old_style_jpeg_tiff(photo())
+    assert mean_difference(images.decode_bytes(data), images.decode_bytes(data[start:])) < 0.05
+    for tenths in range(1, 10):
+        cut = start + (len(data) - start) * tenths // 10
+        assert refusal(data[:cut]) == "damaged or truncated image: its data reach beyond the end of the file"
+
+
 @as_the_program_runs
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "ICO", "PSD", "DDS"])
 def test_a_signature_alone_is_an_error(format: str) -> None:
