@@ -336,6 +336,8 @@ class Stream:
                 entry.data = None
             except InputError as error:
                 entry.fail(error)
+            except MemoryError:
+                entry.fail(TooLargeError("there is not enough memory to read it"))
             except BaseException as error:  # a fault of ours: it ends the run, and is not to hang it
                 self._ready.put(_Crash(error))
                 return

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from types import FrameType, TracebackType
 from typing import Protocol
 
@@ -139,7 +138,8 @@ class _Run:
         self._shares_terminal = not request.output and sys.stdout.isatty()
         bar = sys.stderr.isatty() if request.progress is None else request.progress
         self._report = Report(quiet=request.quiet, bar=bar and not request.quiet)
-        found = self._sources(self._report.warn)
+        self._walk = sources.Walk(images.suffixes, request.exclude, request.hidden, request.follow)
+        found = self._sources()
         self._stream = Stream(self._journal.remaining(found) if self._journal else found, self._load, request.options)
 
     def run(self) -> ExitStatus:
@@ -207,23 +207,23 @@ class _Run:
             return f"; {self._request.output} is complete"
         return f"; what was done is in {self._file.part}{', --resume goes on from there' if self._journal else ''}"
 
-    def _sources(self, warn: sources.Warn) -> Iterator[sources.Source]:
-        request = self._request
-        arguments = chain(
-            request.inputs,
-            *(sources.read_list(name, b"\n") for name in request.files_from),
-            *(sources.read_list(name, b"\0") for name in request.files0_from),
-        )
-        walk = sources.Walk(images.suffixes, request.exclude, request.hidden, request.follow)
-        stdin_taken = sources.STDIN in (*request.files_from, *request.files0_from)
-        return sources.expand(arguments, walk, warn, stdin_taken=stdin_taken)
+    def _sources(self) -> Iterator[sources.Source]:
+        stdin_taken = sources.STDIN in (*self._request.files_from, *self._request.files0_from)
+        return sources.expand(self._arguments(), self._walk, self._report.warn, stdin_taken=stdin_taken)
+
+    def _arguments(self) -> Iterator[str]:
+        yield from self._request.inputs
+        for name in self._request.files_from:
+            yield from sources.read_list(name, b"\n")
+        for name in self._request.files0_from:
+            yield from sources.read_list(name, b"\0")
 
     def _count(self) -> None:
         """For the time left: find all inputs once more, on the side. Only a list that is a file can be read twice."""
         if not all(map(is_rereadable, (*self._request.files_from, *self._request.files0_from))):
             return
         try:
-            self._report.total = sum(1 for _ in self._sources(lambda message: None))
+            self._report.total = sources.count(self._arguments(), self._walk)
         except HieraError:
             return  # the run itself meets the same error, and tells of it
 

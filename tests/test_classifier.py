@@ -147,7 +147,7 @@ def test_a_slow_input_holds_up_no_other_ones_work(tmp_path: Path, monkeypatch: p
     release = threading.Event()
     load = pipeline.images.load
 
-    def slow(path: str) -> np.ndarray:
+    def slow(path: str, *settings: object) -> np.ndarray:
         if path.endswith("slow.png"):
             assert release.wait(10)
         return load(path)
@@ -171,7 +171,7 @@ def held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threadi
     release = threading.Event()
     slow, other = grey(tmp_path, "slow.png", 0), pipeline.images.load(grey(tmp_path, "other.png", 3))
 
-    def load(path: str) -> np.ndarray:
+    def load(path: str, *settings: object) -> np.ndarray:
         if path == slow:
             assert release.wait(10)
         return other
@@ -248,6 +248,21 @@ def test_what_other_batches_gave_is_yielded_before_a_device_fails_to_answer(
     assert paths == [source.path for source in inputs[1 : 1 + sum(engine.batches)]]
 
 
+def test_an_image_for_which_there_is_no_memory_is_a_failure_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = pipeline.images.load
+
+    def no_memory_for_b(path: str, *settings: object) -> np.ndarray:
+        if path.endswith("b.png"):
+            raise MemoryError
+        return load(path)
+
+    monkeypatch.setattr(pipeline.images, "load", no_memory_for_b)
+    paths = [grey(tmp_path, f"{name}.png", 5) for name in "abc"]
+    assert [outcome(result) for result in run(paths, Brightness())] == ["step 5", "TooLargeError", "step 5"]
+
+
 @pytest.mark.parametrize(("module", "name"), [(pipeline.images, "load"), (pipeline, "stamp_of")])
 def test_what_is_known_is_yielded_before_an_error_that_nobody_foresaw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str
@@ -255,7 +270,7 @@ def test_what_is_known_is_yielded_before_an_error_that_nobody_foresaw(
     def broken(path: str) -> None:
         if path == "b":
             assert engine.answered.wait(10)
-            raise MemoryError
+            raise RuntimeError("nobody foresaw this")
 
     class Answering(Brightness):
         answered: threading.Event
@@ -267,11 +282,11 @@ def test_what_is_known_is_yielded_before_an_error_that_nobody_foresaw(
     engine = Answering()
     engine.answered = threading.Event()
     image = pipeline.images.load(grey(tmp_path, "a.png", 1))
-    monkeypatch.setattr(pipeline.images, "load", lambda path: image)
+    monkeypatch.setattr(pipeline.images, "load", lambda path, *settings: image)
     monkeypatch.setattr(pipeline, "stamp_of", lambda path: None)
-    monkeypatch.setattr(module, name, lambda path: broken(path) or image)
+    monkeypatch.setattr(module, name, lambda path, *settings: broken(path) or image)
     seen = []
-    with pytest.raises(MemoryError):
+    with pytest.raises(RuntimeError, match="nobody foresaw this"):
         for result in Stream([*map(Source, "ab")], lambda: stand_in(engine), Options(top_k=1, workers=1)):
             seen.append(result.path)
     assert seen == ["a"]

@@ -924,7 +924,7 @@ def test_no_more_urls_are_under_way_than_the_limit_says_until_their_pictures_are
 ) -> None:
     decode_bytes, ahead = images.decode_bytes, []
 
-    def decode(body: bytes) -> images.Pixels:
+    def decode(body: bytes, *settings: object) -> images.Pixels:
         if not ahead:
             time.sleep(0.2)  # in which a server without this limit would be asked for all
         ahead.append(len(server.requests) - len(ahead))
@@ -962,7 +962,7 @@ def test_a_web_client_that_can_not_be_set_up_costs_the_urls_alone(
 
 
 def test_an_error_that_nobody_foresaw_ends_the_iteration_and_does_not_hang_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: str) -> images.Pixels:
+    def broken(path: str, *settings: object) -> images.Pixels:
         raise RuntimeError("nobody foresaw this")
 
     monkeypatch.setattr(images, "load", broken)
