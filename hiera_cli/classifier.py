@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from io import RawIOBase
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -414,20 +413,20 @@ def _start(target: Callable[[], None], name: str) -> None:
 
 def _pixels(source: Source, body: bytes | None, options: Options) -> Pixels:
     if source.kind is Kind.STDIN:
-        with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: a thread stuck here holds no lock
-            body = _read_all(stdin, options.limits.bytes)
+        body = _read_stdin(options.limits.bytes)
     if body is None:
         return images.load(source.path, options.decoding)
     return images.decode_bytes(body, options.decoding)
 
 
-def _read_all(stream: RawIOBase, limit: int) -> bytes:
+def _read_stdin(limit: int) -> bytes:
     body = bytearray()
     try:
-        while chunk := sources.read_raw(stream):
-            body += chunk
-            if len(body) > limit:
-                raise TooLargeError(f"stdin is over {limit >> 20} MiB (--max-mib raises it)")
+        with sources.open_stdin() as stdin:
+            while chunk := sources.read_raw(stdin):
+                body += chunk
+                if len(body) > limit:
+                    raise TooLargeError(f"stdin is over {limit >> 20} MiB (--max-mib raises it)")
     except OSError as error:
         raise ReadError(f"cannot read stdin: {error.strerror}") from error
     return bytes(body)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import re
 import select
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -17,6 +19,7 @@ from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
 
 STDIN = "-"
 MAX_PATH_BYTES = 1 << 20
+IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n")  # how JPEG and PNG begin, and no path does
 RUN = 1 << 13  # names of a folder that are sorted together
 # Of the names that a listing took, a folder's is marked at its end, with a character that no name has and that sorts
 # before all others, so that the mark changes no order.
@@ -207,31 +210,53 @@ def _cannot(what: str, error: OSError) -> InputError:
 def read_list(name: str, separator: bytes) -> Iterator[str]:
     """The paths in a list, as they come: one a line (newline) or NUL between . name: a file, or - for stdin.
 
-    Raises UsageError if the list can't be read.
+    Raises UsageError if the list can't be read, or is none.
     """
     try:
-        if name == STDIN:
-            with open(0, "rb", buffering=0, closefd=False) as stdin:  # as it comes, and holding no lock at exit
-                yield from _split(stdin, separator)
-        else:
-            with open(name, "rb", buffering=0) as stream:
-                yield from _split(stream, separator)
+        with open_stdin() if name == STDIN else open(name, "rb", buffering=0) as stream:
+            yield from _split(stream, separator, name)
     except OSError as error:
         raise UsageError(f"cannot read the list {name}: {error.strerror or error}") from error
 
 
-def _split(stream: RawIOBase, separator: bytes) -> Iterator[str]:
+def _split(stream: RawIOBase, separator: bytes, name: str) -> Iterator[str]:
     rest = b""
     idle = 0  # bytes since the last path
+    separated = False
     while chunk := read_raw(stream):
+        if not (rest or separated):
+            _check_start(chunk, separator, name)
         *items, rest = (rest + chunk).split(separator)
+        separated = separated or bool(items)
         idle += len(chunk)
         for path in _paths(items, separator):
             yield path
             idle = 0
         if idle > MAX_PATH_BYTES:
-            raise UsageError("that is no list of paths: a mebibyte of it names none")
+            raise UsageError(f"{name} is no list of paths: a mebibyte of it names none")
+    if separator == b"\0" and not separated and rest.endswith(b"\n"):
+        raise UsageError(f"there is no NUL in the list {name}", "--files-from reads a list of one path a line.")
     yield from _paths([rest], separator)
+
+
+def _check_start(start: bytes, separator: bytes, name: str) -> None:
+    if start.startswith(IMAGES):
+        raise UsageError(f"{name} is an image, not a list of paths", "Name it as an input, beside the lists.")
+    if separator == b"\n" and b"\0" in start:
+        raise UsageError(
+            f"{name} is no list of one path a line: there are NULs in it",
+            "--files0-from reads a list with NUL between, as `find -print0` writes it.",
+        )
+
+
+def open_stdin() -> RawIOBase:
+    """Standard input, unbuffered: it is read as it comes, and a thread that is stuck in it holds no lock at exit.
+
+    Raises OSError.
+    """
+    if sys.stdin is None:  # it was closed from the start, and by now its number may be another file's
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return open(0, "rb", buffering=0, closefd=False)
 
 
 def read_raw(stream: RawIOBase) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -487,3 +489,40 @@ def test_offline_fetches_no_url() -> None:
     (result,) = run([Source("http://127.0.0.1:9/cat.jpg", Kind.URL)], offline=True)
     assert result.error is not None
     assert result.error.message == "--offline forbids fetching it"
+
+
+@pytest.fixture
+def stdin() -> Iterator[int]:
+    """A pipe into stdin. Its other end."""
+    saved = os.dup(0)
+    reader, writer = os.pipe()
+    os.dup2(reader, 0)
+    os.close(reader)
+    yield writer
+    os.dup2(saved, 0)
+    os.close(saved)
+
+
+def test_an_image_on_a_stdin_that_does_not_block_arrives_whole(tmp_path: Path, stdin: int) -> None:
+    os.set_blocking(0, False)  # as a parent that shares the pipe, such as node, leaves it
+    image = Path(grey(tmp_path, "a.png", 4)).read_bytes()
+    results = iter(Stream([Source("-", Kind.STDIN)], lambda: stand_in(Brightness()), Options(top_k=1)))
+    os.write(stdin, image[:10])
+    threading.Timer(0.1, lambda: (os.write(stdin, image[10:]), os.close(stdin))).start()
+    assert outcome(next(results)) == "step 4"
+
+
+@pytest.mark.parametrize("closed", ["from the start", "later"])
+def test_a_closed_stdin_is_an_error_of_that_input_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdin: int, closed: str
+) -> None:
+    os.close(stdin)
+    if closed == "later":
+        os.close(0)
+    else:
+        monkeypatch.setattr(sys, "stdin", None)  # as Python leaves it then
+    first, second = run([Source("-", Kind.STDIN), grey(tmp_path, "a.png", 1)], workers=1)
+    assert (first.error and first.error.message, outcome(second)) == (
+        "cannot read stdin: Bad file descriptor",
+        "step 1",
+    )

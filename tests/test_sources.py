@@ -585,6 +585,48 @@ def test_a_list_that_can_not_be_read_is_a_usage_error_that_names_it(tree: Callab
     assert str(caught.value) == f"cannot read the list {name}: {reason}"
 
 
+@pytest.mark.parametrize(
+    ("content", "separator", "said"),
+    [
+        (b"a.jpg\0b.jpg\0", b"\n", "list is no list of one path a line: there are NULs in it"),
+        ("a.jpg\nb.jpg\n".encode("utf-16"), b"\n", "list is no list of one path a line: there are NULs in it"),
+        (b"a.jpg\nb.jpg\n", b"\0", "there is no NUL in the list list"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF\0", b"\n", "list is an image, not a list of paths"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF\0", b"\0", "list is an image, not a list of paths"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\n", "list is an image, not a list of paths"),
+        (b"RIFF\x24\0\0\0WEBPVP8 ", b"\n", "list is no list of one path a line: there are NULs in it"),
+        (b"a" * (2 << 20), b"\n", "list is no list of paths: a mebibyte of it names none"),
+    ],
+    ids=["NULs", "UTF-16", "lines", "JPEG", "JPEG with NULs", "PNG", "WebP", "one endless line"],
+)
+def test_what_is_no_list_of_this_kind_is_a_usage_error_and_names_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, separator: bytes, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list").write_bytes(content)
+    paths = []
+    with pytest.raises(UsageError) as caught:
+        for path in read_list("list", separator):
+            paths.append(path)
+    assert (str(caught.value), paths) == (said, [])
+
+
+def test_a_nul_far_into_a_list_of_lines_costs_its_own_line_alone(tmp_path: Path) -> None:
+    paths = [*(f"{number:0100}.jpg" for number in range(1000)), "a\0b", "c.jpg"]
+    (tmp_path / "list").write_bytes("\n".join(paths).encode())
+    assert list(read_list(str(tmp_path / "list"), b"\n")) == paths
+
+
+def test_a_stdin_that_was_closed_from_the_start_is_not_taken_for_what_has_its_number_now(
+    stdin: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python leaves it then
+    os.write(stdin, b"a.jpg\n")
+    os.close(stdin)
+    with pytest.raises(UsageError, match=r"^cannot read the list -: Bad file descriptor$"):
+        list(read_list("-", b"\n"))
+
+
 def test_a_closed_stdin_as_a_list_is_a_usage_error() -> None:
     saved = os.dup(0)
     os.close(0)
@@ -613,7 +655,7 @@ except UsageError as error:
 def test_a_list_that_never_ends_and_names_nothing_is_a_usage_error(separator: bytes) -> None:
     script = ENDLESS.format(separator=separator)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=5)
-    assert (done.stdout.startswith("that is no list of paths"), done.stderr) == (True, "")
+    assert (done.stdout.startswith("/dev/zero is no list of "), done.stderr) == (True, "")
 
 
 END = None
