@@ -48,7 +48,11 @@ class Fetcher:
         self._loop = asyncio.new_event_loop()
         # Names are looked up on threads. One that no name server answers keeps its thread for longer than its URL.
         self._loop.set_default_executor(ThreadPoolExecutor(4 * limits.at_once, "look up"))
-        threading.Thread(target=self._serve, name="fetch", daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, name="fetch", daemon=True).start()
+        except BaseException:
+            self._loop.close()
+            raise
 
     def submit(self, url: str, done: Callable[[bytes | InputError], None]) -> None:
         """Begin to fetch. `done` is called on the background thread with the body, or with why there is none.

@@ -961,6 +961,27 @@ def test_a_web_client_that_can_not_be_set_up_costs_the_urls_alone(
     assert [result.error and result.error.type for result in results] == [None, "FetchError", None]
 
 
+def test_without_a_thread_to_fetch_on_the_urls_alone_are_errors_and_nothing_stays_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def starting(thread: threading.Thread) -> None:
+        if thread.name == "fetch":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    urls = [f"http://127.0.0.1:1/{number}" for number in range(20)]
+    before = len(os.listdir("/dev/fd"))
+    results = run([*urls, SAMPLES[0]], FakeEngine(wanted=1))
+    assert len(os.listdir("/dev/fd")) <= before
+    assert [summary(result) for result in results] == [
+        *((url, "FetchError: the web client can't be set up: can't start new thread") for url in urls),
+        (SAMPLES[0], os.path.basename(SAMPLES[0])),
+    ]
+
+
 def test_an_error_that_nobody_foresaw_ends_the_iteration_and_does_not_hang_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(path: str, *settings: object) -> images.Pixels:
         raise RuntimeError("nobody foresaw this")
