@@ -11,18 +11,18 @@ import hashlib
 import json
 import math
 import os
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Container, Mapping
+import reprlib
+import stat
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from hiera_cli import hub
+from hiera_cli import hub, pth
 from hiera_cli.architecture import (
     GRID,
     IMAGE_SIZE,
@@ -37,7 +37,7 @@ from hiera_cli.architecture import (
     PUBLISHED,
     Architecture,
 )
-from hiera_cli.errors import CheckpointError
+from hiera_cli.errors import CheckpointError, DeviceError, is_out_of_memory
 from hiera_cli.labels import Label, imagenet_labels
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent / "demo"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MAX_CONFIG_BYTES = 16 << 20
-MAX_PARAMETERS = 4_000_000_000  # six times huge: beyond it a file is absurd, not large
+DTYPES = ("F32", "F16", "BF16", "F64")  # that weights may be stored in, as safetensors calls them
 MAX_HEADER_BYTES = 8 << 20  # huge needs 80 KB
 
 # The rest of a transformers config.json, which this implementation has built in. A file that says otherwise is refused.
@@ -169,14 +169,13 @@ class Checkpoint:
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """The same in fp32, for an engine that has no torch, and without it where the file's format allows."""
-        if not _is_safetensors(self.weights) or _has_bf16(self.weights):  # numpy has no bf16
-            return {name: tensor.float().numpy() for name, tensor in self.state_dict().items()}
-        with safe_open(self.weights, framework="numpy") as file:
-            arrays = {ours: file.get_tensor(theirs) for ours, theirs in self._names().items()}
+        with _reading(self.weights):
+            if not _is_safetensors(self.weights) or _has_bf16(self.weights):  # numpy has no bf16
+                return {name: tensor.float().numpy() for name, tensor in self.state_dict().items()}
+            with safe_open(self.weights, framework="numpy") as file:
+                arrays = {ours: file.get_tensor(theirs) for ours, theirs in self._names().items()}
         for name, array in arrays.items():
-            _check_numbers(
-                self.weights, name, str(array.dtype), array.dtype.kind == "f", float(array.sum(dtype="float32"))
-            )
+            _check_numbers(self.weights, name, float(array.sum(dtype="float32")))
         return {name: array.astype("float32", copy=False) for name, array in arrays.items()}
 
     def _names(self) -> dict[str, str]:
@@ -195,12 +194,10 @@ def resolve(model: str, *, offline: bool = False, progress: hub.Progress | None 
     if model in PUBLISHED:
         return _from_hub(record_name(model), offline, progress)
     check_name(model)
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return replace(from_folder(path), name=model)
-    if path.exists():
-        return replace(from_file(path), name=model)
-    return _from_hub(model, offline, progress)
+    path = Path(os.path.expanduser(model))
+    if _mode(path) is None:
+        return _from_hub(model, offline, progress)
+    return replace(from_folder(path) if path.is_dir() else from_file(path), name=model)
 
 
 def record_name(model: str) -> str:
@@ -211,7 +208,7 @@ def record_name(model: str) -> str:
 def check_name(model: str) -> None:
     """Raise CheckpointError if a model is called by no name that `resolve` knows, before anything is read."""
     known = model in PUBLISHED or model == DEMO or hub.is_repository_name(model)
-    if not known and not (model and Path(model).expanduser().exists()):
+    if not known and not (model and _mode(Path(os.path.expanduser(model)))):
         raise CheckpointError(
             f"no model, folder or file is called {model!r}",
             f"Name one of {', '.join([*PUBLISHED, DEMO])}, a Hub repository (ORG/NAME), a folder or a weights file.",
@@ -230,20 +227,42 @@ def _from_hub(repository: str, offline: bool, progress: hub.Progress | None) -> 
 
 def from_folder(folder: Path) -> Checkpoint:
     """A folder in the transformers layout (or timm's, which has the same two file names)."""
-    weights = folder / WEIGHTS
-    if not weights.is_file():
+    weights, config = folder / WEIGHTS, folder / CONFIG
+    if not _is_file(weights):
         raise CheckpointError(
             f"{folder} has no {WEIGHTS}",
             f"A model folder holds {CONFIG} and {WEIGHTS}: `hiera download --to DIR` makes one.",
         )
-    config = folder / CONFIG
+    has_config = _is_file(config)
     for file in (config, weights):
         if file.is_symlink() and not _stays_near(file, folder):
             raise CheckpointError(
                 f"{file} is a link to {os.path.realpath(file)}, out of its folder",
                 "If that is meant, name the weights file itself: -m PATH/model.safetensors",
             )
-    return _describe(weights, config if config.is_file() else None)
+    return _describe(weights, config if has_config else None)
+
+
+def _mode(path: Path) -> int | None:
+    """Of what is there, None for nothing. Raises CheckpointError if that can't be told."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):
+            raise CheckpointError(f"{path} is a link to {os.path.realpath(path)}, where nothing is") from None
+        return None
+    except OSError as error:  # permissions, a loop of links, a name too long
+        raise _unreadable(path, error) from error
+    except ValueError as error:
+        raise CheckpointError(f"no file can have the name {str(path)!r}: {error}") from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there. Raises CheckpointError for what can't be read as one: a pipe would never end."""
+    mode = _mode(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        raise CheckpointError(f"{path} is no regular file: weights and their configuration are read from nothing else")
+    return mode is not None
 
 
 def _stays_near(link: Path, folder: Path) -> bool:
@@ -254,14 +273,15 @@ def _stays_near(link: Path, folder: Path) -> bool:
 
 def from_file(file: Path) -> Checkpoint:
     """One weights file, safetensors or the original release's .pth; a Hiera config.json beside it is heeded."""
+    _is_file(file)
     config = file.parent / CONFIG
-    return _describe(file, config if config.is_file() and _is_hiera_config(config) else None)
+    return _describe(file, config if _is_hiera_config(config) else None)
 
 
 def _is_hiera_config(config: Path) -> bool:
     try:
-        return _read_config(config).get("model_type") == "hiera"
-    except CheckpointError:
+        return _is_file(config) and _read_config(config).get("model_type") == "hiera"
+    except CheckpointError:  # of something else
         return False
 
 
@@ -297,21 +317,28 @@ def _read_config(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise CheckpointError(f"{file} is no model configuration: it is over {MAX_CONFIG_BYTES >> 20} MiB")
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"cannot read the model configuration {file}: {error}") from error
+        raise CheckpointError(f"cannot read the model configuration {file}: {_shown(str(error))}") from error
     if not isinstance(entries, dict):
         raise CheckpointError(f"{file} is not the configuration of a Hiera classifier")
     return entries
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return entries
+
+
 def _architecture_from_config(entries: dict[str, Any], file: Path, num_classes: int) -> Architecture:
     if entries["model_type"] != "hiera":
-        raise CheckpointError(f"{file} describes a {entries['model_type']!r} model, not a Hiera classifier")
+        raise CheckpointError(f"{file} describes a {reprlib.repr(entries['model_type'])} model, not a Hiera classifier")
     for key, built_in in FIXED_CONFIG.items():
         value = entries.get(key, built_in)
         if value != built_in:
-            raise CheckpointError(f"{file}: {key} is {value!r}; only {built_in!r} is supported")
+            raise CheckpointError(f"{file}: {key} is {reprlib.repr(value)}; only {built_in!r} is supported")
     # What a file leaves out has transformers' default, which is the base model's.
     base = PUBLISHED["base"].architecture
     embed_dim = entries.get("embed_dim", base.embed_dim)
@@ -320,10 +347,12 @@ def _architecture_from_config(entries: dict[str, Any], file: Path, num_classes: 
     for key, value, limit in (("num_heads", num_heads, 1024), ("depths", depths, 1024)):
         if not (isinstance(value, list) and len(value) == NUM_STAGES and all(_is_count(v, limit) for v in value)):
             raise CheckpointError(
-                f"{file}: {key} is {value!r}, which is not one positive number for each of four stages"
+                f"{file}: {key} is {reprlib.repr(value)}, which is not one positive number for each of four stages"
             )
     if not _is_count(embed_dim, 65536):
-        raise CheckpointError(f"{file}: embed_dim is {embed_dim!r}, which is not a sensible number of channels")
+        raise CheckpointError(
+            f"{file}: embed_dim is {reprlib.repr(embed_dim)}, which is not a sensible number of channels"
+        )
     architecture = Architecture(embed_dim, tuple(num_heads), tuple(depths), num_classes)
     for stage, heads in enumerate(num_heads):
         if architecture.dim(stage) % heads:
@@ -347,7 +376,7 @@ def _labels_from_config(entries: dict[str, Any], num_classes: int, file: Path) -
     imagenet = imagenet_labels() if num_classes == len(imagenet_labels()) else ()
     labels = []
     for index in range(num_classes):
-        text = str(id2label[str(index)])
+        text = re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", str(id2label[str(index)]))  # half of a pair
         wnid = imagenet[index].wnid if imagenet and imagenet[index].text == text else None
         labels.append(Label(index, wnid, text))
     return tuple(labels)
@@ -374,7 +403,7 @@ def find_layout(names: Container[str], file: Path) -> Layout:
 
 def _num_classes(shape: Shape, file: Path) -> int:
     if len(shape) != 2 or shape[0] < 1:
-        raise CheckpointError(f"{file}: the classifier's weight has the shape {list(shape)}")
+        raise CheckpointError(f"{file}: the classifier's weight has the shape {reprlib.repr(list(shape))}")
     return shape[0]
 
 
@@ -423,9 +452,9 @@ def expected_shapes(architecture: Architecture) -> dict[str, Shape]:
 def _check_shapes(shapes: Mapping[str, Shape], layout: Layout, architecture: Architecture, file: Path) -> None:
     expected = {layout.name(name, architecture): shape for name, shape in expected_shapes(architecture).items()}
     problems = [f"{name} is missing" for name in expected if name not in shapes]
-    problems += [f"{name} is left over" for name in shapes if name not in expected]
+    problems += [f"{_shown(name)} is left over" for name in shapes if name not in expected]
     problems += [
-        f"{name} has the shape {list(shapes[name])}, not {list(shape)}"
+        f"{name} has the shape {reprlib.repr(list(shapes[name]))}, not {list(shape)}"
         for name, shape in expected.items()
         if name in shapes and shapes[name] != shape
     ]
@@ -449,15 +478,42 @@ def _is_safetensors(file: Path) -> bool:
 
 
 def _read_shapes(file: Path) -> dict[str, Shape]:
+    """By the tensors' names. Raises CheckpointError if the file is none that is read here, or its numbers are not."""
+    with _reading(file):
+        if _is_safetensors(file):
+            _check_header(file)
+            with safe_open(file, framework="numpy") as tensors:
+                slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+                found = {name: (each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()}
+        else:
+            found = {name: (each.dtype, each.shape) for name, each in pth.describe(file).items()}
+    for name, (dtype, _) in found.items():
+        if dtype not in DTYPES:
+            raise CheckpointError(f"{file}: {_shown(name)} holds {dtype} numbers, not one of {', '.join(DTYPES)}")
+    return {name: shape for name, (_, shape) in found.items()}
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """What goes wrong with a weights file, in a sentence."""
     try:
-        if not _is_safetensors(file):
-            return {name: tuple(tensor.shape) for name, tensor in _read_pickle(file).items()}
-        _check_header(file)
-        with safe_open(file, framework="numpy") as tensors:
-            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged or no safetensors file: {error}") from error
-    return shapes
+        yield
+    except pth.RefusedError as error:
+        raise CheckpointError(
+            f"{file} is refused: it is damaged, or holds more than tensors ({_shown(str(error))})",
+            "Only weights are read from a .pth, never code. Prefer safetensors.",
+        ) from error
+    except (OSError, SafetensorError, ValueError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise DeviceError(f"there is not enough free memory to read {file}", "Free some.") from error
+        if isinstance(error, OSError):
+            raise _unreadable(file, error) from error
+        raise CheckpointError(f"{file} is damaged or no safetensors file: {_shown(str(error))}") from error
+
+
+def _shown(text: str) -> str:
+    """Of a text that a file may make as long as it likes."""
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _check_header(file: Path) -> None:
@@ -473,20 +529,25 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
-    try:
-        tensors = load_file(file) if _is_safetensors(file) else _read_pickle(file)
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{file} is damaged or no safetensors file: {error}") from error
+    with _reading(file):
+        if _is_safetensors(file):
+            tensors = load_file(file)
+        else:
+            content = pth.map_file(file)
+            dtypes = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+            tensors = {
+                name: torch.frombuffer(
+                    content, dtype=dtypes[each.dtype], offset=each.offset, count=math.prod(each.shape)
+                ).reshape(each.shape)
+                for name, each in pth.describe(file).items()
+            }
     for name, tensor in tensors.items():
-        total = float(tensor.sum(dtype=torch.float32))
-        _check_numbers(file, name, str(tensor.dtype), tensor.is_floating_point(), total)
+        _check_numbers(file, name, float(tensor.sum(dtype=torch.float32)))
     return tensors
 
 
-def _check_numbers(file: Path, name: str, dtype: str, is_float: bool, total: float) -> None:
+def _check_numbers(file: Path, name: str, total: float) -> None:
     """total: the sum of a tensor, which is finite unless a weight is not (or the weights are absurd)."""
-    if not is_float:
-        raise CheckpointError(f"{file}: {name} holds {dtype} numbers, not floating-point weights")
     if not math.isfinite(total):
         raise CheckpointError(f"{file}: {name} holds weights that are not numbers (NaN or infinity)")
 
@@ -494,23 +555,3 @@ def _check_numbers(file: Path, name: str, dtype: str, is_float: bool, total: flo
 def _has_bf16(file: Path) -> bool:
     with safe_open(file, framework="numpy") as tensors:
         return any(tensors.get_slice(name).get_dtype() == "BF16" for name in tensors.keys())  # noqa: SIM118
-
-
-def _read_pickle(file: Path) -> dict[str, Tensor]:
-    """A .pth of the original release: a state dict, nested under `model_state`. Runs no code of the file's."""
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on old pickle protocols
-            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{file} is refused: it is damaged, or holds more than tensors ({str(error).splitlines()[0]})",
-            "Only weights are read from a .pth, never code. Prefer safetensors.",
-        ) from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("model_state"), dict):
-        loaded = loaded["model_state"]
-    if not isinstance(loaded, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values()):
-        raise CheckpointError(f"{file} holds no Hiera classifier: it is not a state dict of tensors")
-    return {str(name): tensor.float() for name, tensor in loaded.items()}

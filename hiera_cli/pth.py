@@ -1,0 +1,246 @@
+"""The tensors of a .pth, as `torch.save` writes them since PyTorch 1.6: described before any of them is made.
+
+The file is a zip archive: a pickle that says what there is, and beside it the bytes, one uncompressed entry a storage.
+The pickle is read here by no unpickler, but by the few of its operations that a state dict needs, none of which calls
+anything. So it runs no code, and what it describes is held against the bytes that are there before memory is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import pickletools
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+MAX_PICKLE_BYTES = 1 << 20  # huge needs 60 KB; a byte of it can take 70 in memory
+MAX_AXES = 8
+
+# Storages, with what safetensors calls their numbers and how many bytes one of those takes.
+STORAGES = {
+    "torch DoubleStorage": ("F64", 8),
+    "torch FloatStorage": ("F32", 4),
+    "torch HalfStorage": ("F16", 2),
+    "torch BFloat16Storage": ("BF16", 2),
+    "torch LongStorage": ("I64", 8),
+    "torch IntStorage": ("I32", 4),
+    "torch ShortStorage": ("I16", 2),
+    "torch CharStorage": ("I8", 1),
+    "torch ByteStorage": ("U8", 1),
+    "torch BoolStorage": ("BOOL", 1),
+    "torch ComplexFloatStorage": ("C64", 8),
+    "torch ComplexDoubleStorage": ("C128", 16),
+}
+TENSORS = ("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2")
+PARAMETER, ENTRIES = "torch._utils _rebuild_parameter", "collections OrderedDict"
+NAMES = {*STORAGES, *TENSORS, PARAMETER, ENTRIES}
+
+
+class RefusedError(Exception):
+    """The file is no archive of plain tensors. The message says why."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Numbers in the file. dtype: as safetensors calls it. offset, bytes: where they are."""
+
+    dtype: str
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor: numbers of a storage in row-major order. offset, bytes: where they are in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A global of the pickle, such as `torch FloatStorage`."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A tensor as the pickle describes it, unchecked. All but the storage are whatever stood there."""
+
+    storage: object
+    start: object
+    shape: object
+    stride: object
+
+
+def map_file(file: Path) -> mmap.mmap:
+    """Its bytes, read when they are needed; writes go to memory alone."""
+    with file.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def describe(file: Path) -> dict[str, Stored]:
+    """The tensors of a state dict, by name, which may be nested under `model_state`. Raises RefusedError or OSError."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OverflowError, struct.error) as error:
+        raise RefusedError(
+            f"{str(error) or 'cut off'}; torch.save has written zip archives since PyTorch 1.6"
+        ) from error
+    with map_file(file) as content:
+        claims = _Archive(content, entries).load()
+        if isinstance(claims, dict) and isinstance(claims.get("model_state"), dict):
+            claims = claims["model_state"]
+        if not isinstance(claims, dict) or not all(isinstance(claim, _Claim) for claim in claims.values()):
+            raise RefusedError("it is not a state dict of tensors")
+        tensors = {str(name): _checked(str(name), claim) for name, claim in claims.items()}
+        if sum(tensor.bytes for tensor in tensors.values()) > len(content):
+            raise RefusedError("its tensors would take more than the file holds")
+    return tensors
+
+
+def _checked(name: str, claim: _Claim) -> Stored:
+    storage, start, shape, stride = claim.storage, claim.start, claim.shape, claim.stride
+    if not (isinstance(storage, Storage) and _is_size(start) and _are_sizes(shape) and _are_sizes(stride)):
+        raise RefusedError(f"{name} is no tensor")
+    if len(shape) > MAX_AXES or len(stride) != len(shape):
+        raise RefusedError(f"{name} is no tensor")
+    row_major = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    if any(step != there for size, step, there in zip(shape, stride, row_major, strict=True) if size != 1):
+        raise RefusedError(f"{name} is expanded, transposed or cut out of another tensor")
+    item = next(size for dtype, size in STORAGES.values() if dtype == storage.dtype)
+    stored = Stored(storage.dtype, shape, storage.offset + start * item, math.prod(shape) * item)
+    if start * item + stored.bytes > storage.bytes:
+        raise RefusedError(f"{name} reaches beyond the numbers that are there for it")
+    return stored
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < 1 << 48
+
+
+def _are_sizes(values: object) -> TypeGuard[tuple[int, ...]]:
+    return isinstance(values, tuple) and all(_is_size(value) for value in values)
+
+
+class _Archive:
+    def __init__(self, content: mmap.mmap, entries: list[zipfile.ZipInfo]) -> None:
+        self._content = content
+        self._entries = {entry.filename: entry for entry in entries}
+        descriptions = [name for name in self._entries if name.endswith("/data.pkl")]
+        if len(descriptions) != 1:
+            raise RefusedError("it is no archive of torch.save")
+        self._folder = descriptions[0].removesuffix("data.pkl")
+        order = f"{self._folder}byteorder"
+        if order in self._entries and self._read(order) != b"little":
+            raise RefusedError("its numbers are big-endian")
+
+    def load(self) -> object:
+        """What the pickle describes, with a _Claim for each tensor."""
+        entry = self._entries[f"{self._folder}data.pkl"]
+        if entry.file_size > MAX_PICKLE_BYTES:
+            raise RefusedError(f"its description is over {MAX_PICKLE_BYTES >> 20} MiB")
+        try:
+            return self._run(self._read(entry.filename))
+        except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+            raise RefusedError("its description makes no sense") from error
+
+    def _span(self, name: str) -> tuple[int, int]:
+        """Where the bytes of an entry are: the first, and how many."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise RefusedError(f"{name} is missing")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise RefusedError(f"{name} is compressed, as torch.save never does")
+        start = max(entry.header_offset, 0)
+        header = self._content[start : start + 30]
+        offset = start + 30 + sum(struct.unpack("<HH", header[26:])) if len(header) == 30 else 0
+        if not header.startswith(b"PK\x03\x04") or offset + entry.file_size > len(self._content):
+            raise RefusedError(f"{name} is not where the archive says")
+        return offset, entry.file_size
+
+    def _read(self, name: str) -> bytes:
+        offset, size = self._span(name)
+        return self._content[offset : offset + size]
+
+    def _run(self, pickled: bytes) -> object:
+        """A pickle's operations are those of a stack machine: a mark is remembered by how high the stack was."""
+        stack: list[Any] = []
+        marks: list[int] = []
+        memo: dict[Any, Any] = {}
+
+        def pop(start: int) -> list[Any]:
+            items = stack[start:]
+            del stack[start:]
+            return items
+
+        for operation, argument, _ in pickletools.genops(pickled):
+            match operation.name:
+                case "PROTO":
+                    pass
+                case "STOP":
+                    return stack.pop()
+                case "NONE" | "NEWTRUE" | "NEWFALSE":
+                    stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[operation.name])
+                case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
+                    stack.append(argument)
+                case "BINPUT" | "LONG_BINPUT":
+                    memo[argument] = stack[-1]
+                case "BINGET" | "LONG_BINGET":
+                    stack.append(memo[argument])
+                case "MARK":
+                    marks.append(len(stack))
+                case "EMPTY_TUPLE":
+                    stack.append(())
+                case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                    stack.append(tuple(pop(-int(operation.name[-1]))))
+                case "TUPLE":
+                    stack.append(tuple(pop(marks.pop())))
+                case "EMPTY_LIST":
+                    stack.append([])
+                case "APPEND" | "APPENDS":
+                    items = pop(-1 if operation.name == "APPEND" else marks.pop())
+                    stack[-1].extend(items)
+                case "EMPTY_DICT":
+                    stack.append({})
+                case "SETITEM" | "SETITEMS":
+                    items = pop(-2 if operation.name == "SETITEM" else marks.pop())
+                    if not all(isinstance(key, (str, int)) for key in items[::2]):
+                        raise RefusedError("it has entries without a name")
+                    stack[-1].update(zip(items[::2], items[1::2], strict=True))
+                case "GLOBAL":
+                    if argument not in NAMES:
+                        raise RefusedError(str(argument).replace(" ", "."))
+                    stack.append(_Name(argument))
+                case "BINPERSID":
+                    stack.append(self._storage(*stack.pop()))
+                case "REDUCE":
+                    arguments, name = stack.pop(), stack.pop()
+                    stack.append(_made(name.text, arguments))
+                case "BUILD":  # attributes of a dict of tensors, of no interest
+                    stack.pop()
+                case _:
+                    raise RefusedError(f"the operation {operation.name}")
+        raise RefusedError("its description is cut off")
+
+    def _storage(self, kind: object, numbers: _Name, key: str, *_: object) -> Storage:
+        if kind != "storage" or not isinstance(key, str):
+            raise RefusedError("it refers to what is no storage")
+        return Storage(STORAGES[numbers.text][0], *self._span(f"{self._folder}data/{key}"))
+
+
+def _made(name: str, arguments: tuple[Any, ...]) -> object:
+    if name in TENSORS:
+        return _Claim(*arguments[:4])
+    if name == PARAMETER:
+        return arguments[0]
+    if name == ENTRIES and arguments == ():
+        return {}
+    raise RefusedError(f"it makes a {name.replace(' ', '.')}")
