@@ -12,27 +12,24 @@ import json
 import mmap
 import os
 import re
-import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from hiera_cli import parts
 from hiera_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
     from hiera_cli.checkpoints import Checkpoint
 
-if sys.platform != "win32":  # there, a file that is open can't be removed, which does for a lock
-    import fcntl
-
-SUFFIX, PART = ".compiled", ".part"
+SUFFIX = ".compiled"
 TRAILER = 512  # bytes, at the end of a file: JSON, spaces, CHECKSUM
 CHECKSUM = 4  # bytes: the CRC-32 of all before it
 AT_REST = 100_000_000  # nanoseconds: what was changed more recently can change again and have the same time
@@ -65,8 +62,8 @@ class Recipe:
         self._checkpoint = checkpoint
         self._stamp = checkpoint.stamp()
         self._at_rest = time.time_ns() - self._stamp.ctime_ns > AT_REST
-        parts = (checkpoint.name, precision, repr(checkpoint.architecture), *settings)
-        self._key = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+        depends_on = (checkpoint.name, precision, repr(checkpoint.architecture), *settings)
+        self._key = hashlib.sha256("\0".join(depends_on).encode("utf-8", "surrogateescape")).hexdigest()
         self.path = folder() / f"{_slug(checkpoint.name)}-{precision}-{self._key[:16]}{SUFFIX}"
 
     def load(self) -> mmap.mmap | None:
@@ -92,15 +89,17 @@ class Recipe:
         stem = _stem(self.path)
         with suppress(OSError, CheckpointError):  # the latter: the weights are gone, or others
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _remove(_leftovers())
-            part = _write(self.path, (blob, self._trailer(zlib.crc32(blob), digest)))
-            if self._checkpoint.stamp() != self._stamp:
-                part.unlink()
-                raise CheckpointError(f"{self._checkpoint.weights} was changed while it was compiled")
-            os.replace(part, self.path)
-            _remove(
+            parts.left_over(self.path.parent, discard=True)
+            parts.write(self.path, self._content(blob, digest))
+            parts.remove(
                 other for other in self.path.parent.glob(f"*{SUFFIX}") if _stem(other) == stem and other != self.path
             )
+
+    def _content(self, blob: bytes, digest: str) -> Iterator[bytes]:
+        yield blob
+        yield self._trailer(zlib.crc32(blob), digest)
+        if self._checkpoint.stamp() != self._stamp:
+            raise CheckpointError(f"{self._checkpoint.weights} was changed while it was compiled")
 
     def _renew(self, content: mmap.mmap) -> None:
         """The same weights under another stamp: the next start need not read them."""
@@ -143,55 +142,10 @@ def _whole(path: Path) -> tuple[mmap.mmap, dict[str, Any]] | None:
     return None
 
 
-# ---- files that are being written: named after their process and locked, so that one that nobody has locked was left
-# by a process that was killed
-
-
-def _write(path: Path, content: Iterable[bytes]) -> Path:
-    """A part beside `path`, on disk as a whole. It is gone again if anything interrupts that."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.{os.getpid()}.", suffix=PART)
-    try:
-        with os.fdopen(descriptor, "wb") as part:
-            _lock(part)
-            for each in content:
-                part.write(each)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return Path(name)
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Whether it could be locked; it remains so until it is closed."""
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _leftovers() -> list[Path]:
-    """Parts that nobody is writing."""
-    found = []
-    for path in sorted(folder().glob(f"*{PART}")):
-        with suppress(OSError), path.open("rb") as stream:
-            if _lock(stream):
-                found.append(path)
-    return found
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with suppress(OSError):
-            path.unlink()
-
-
 def discard_own_parts() -> None:
     """Remove what this process is writing: for one that is about to end without unwinding its threads."""
     with suppress(OSError):
-        _remove(folder().glob(f"*.{os.getpid()}.*{PART}"))
+        parts.remove(parts.of_this_process(folder()))
 
 
 # ---- for a person
@@ -201,7 +155,7 @@ def kept() -> list[Kept]:
     """All that are there, and what killed processes left unfinished."""
     with suppress(OSError):
         files = [(_stem(path), path) for path in sorted(folder().glob(f"*{SUFFIX}"))]
-        files += [("left unfinished", path) for path in _leftovers()]
+        files += [("left unfinished", path) for path in parts.left_over(folder())]
         return [Kept(name, path, path.stat().st_size) for name, path in files]
     return []
 

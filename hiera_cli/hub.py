@@ -81,7 +81,7 @@ def cached(repository: str, filenames: Sequence[str]) -> list[Path] | None:
     except (OSError, ValueError):
         return None
     files = [folder / "snapshots" / commit / name for name in filenames]
-    return files if commit and all(file.is_file() for file in files) else None
+    return files if commit and all(os.path.isfile(file) for file in files) else None
 
 
 def fetch(
@@ -104,6 +104,10 @@ def fetch(
             f"the weights of {repository} are not on this machine ({cache_folder()}), and {why} forbids a download",
             _ways_on(repository),
         )
+    if str(cache_folder()).startswith("~"):
+        raise CheckpointError(
+            f"there is no home folder to keep the weights of {repository} in", "Set HF_HOME to a folder for them."
+        )
     return [_download(repository, name, force, progress) for name in filenames]
 
 
@@ -117,10 +121,16 @@ def _ways_on(repository: str) -> str:
 
 
 def _download(repository: str, filename: str, force: bool, progress: Progress | None) -> Path:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils.logging import set_verbosity_error
-    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+    try:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.utils.logging import set_verbosity_error
+        from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+    except Exception as error:  # it reads its settings when it is imported, and trusts them
+        raise CheckpointError(
+            f"cannot download {filename} of {repository}: huggingface_hub does not start: {error}",
+            "Its settings come from the environment: look at the variables that begin with HF_.",
+        ) from error
 
     try:
         url = hf_hub_url(repository, filename)
@@ -181,6 +191,11 @@ def _explained(repository: str, filename: str, error: Exception) -> CheckpointEr
         )
     if isinstance(error, RemoteEntryNotFoundError):
         return CheckpointError(f"{repository} has no {filename}: it is no Hiera in the transformers layout")
+    if isinstance(error, OSError) and error.filename:
+        return CheckpointError(
+            f"cannot keep {filename} of {repository} in {cache_folder()}: {error.strerror}: {error.filename}",
+            "Set HF_HOME to a folder that can be written.",
+        )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return CheckpointError(
         f"cannot download {filename} of {repository} from {ENDPOINT}: {reason}",

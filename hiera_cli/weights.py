@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hiera_cli import __version__, checkpoints, compiled, hub
+from hiera_cli import __version__, checkpoints, compiled, hub, parts
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.checkpoints import CONFIG, DEMO, WEIGHTS
 from hiera_cli.engine import cpu_count, this_machine
@@ -49,13 +48,13 @@ def download(name: str, folder: str | None, *, force: bool, quiet: bool, say: Ca
 
 
 def _copy(files: list[Path], folder: Path) -> None:
-    """Each file whole or not at all."""
+    """Each file whole or not at all, also while others do the same."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
-            part = folder / f"{file.name}.part"
-            shutil.copyfile(file, part)
-            os.replace(part, folder / file.name)
+            parts.left_over(folder, f"{file.name}.*", discard=True)
+            with file.open("rb") as stream:
+                parts.write(folder / file.name, iter(partial(stream.read, 1 << 20), b""))
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
 

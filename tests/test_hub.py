@@ -9,12 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import SAMPLES, Bash, Hiera
 from hub_server import Hub
+
+from hiera_cli import weights
 
 REPOSITORY = "facebook/hiera-tiny-224-in1k-hf"
 CAT = SAMPLES / "cat.jpg"
@@ -263,6 +266,63 @@ def test_download_to_a_folder_to_carry(hub: Hub, hiera: Hiera, tmp_path: Path) -
     hub.close()
     shutil.rmtree(tmp_path / "hf")
     assert labels(hiera("classify", "-m", "carry", CAT, "--json")) == ["tabby, tabby cat"]
+
+
+def test_three_that_copy_into_one_folder_at_once_all_succeed(
+    hub: Hub, hiera: Hiera, environment: dict[str, str], tmp_path: Path
+) -> None:
+    assert hiera("download", "-q").returncode == 0
+    command = [sys.executable, "-m", "hiera_cli", "download", "-q", "--to", tmp_path / "carry"]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    assert sorted(file.name for file in (tmp_path / "carry").iterdir()) == ["config.json", "model.safetensors"]
+    assert digest(tmp_path / "carry" / "model.safetensors") == digest(hub.root / REPOSITORY / "model.safetensors")
+
+
+def test_a_copy_meets_others_and_leftovers_in_its_folder(tmp_path: Path) -> None:
+    """Threads of one process, which begin together."""
+    source, folder = tmp_path / "model.safetensors", tmp_path / "carry"
+    source.write_bytes(bytes(5 << 20))
+    folder.mkdir()
+    (folder / "model.safetensors.123.456.part").write_bytes(b"of a killed one")
+    barrier = threading.Barrier(4)
+    failed: list[BaseException] = []
+
+    def copy() -> None:
+        barrier.wait()
+        try:
+            for _ in range(10):
+                weights._copy([source], folder)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=copy) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert [(file.name, file.stat().st_size) for file in folder.iterdir()] == [("model.safetensors", 5 << 20)]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"HF_HOME": "/dev/null"}, r"cannot keep config\.json of .* in /dev/null/hub: Not a directory"),
+        ({"HF_HOME": "~nobody-of-this-name/hf"}, "there is no home folder to keep the weights of .* in"),
+        ({"HF_ENDPOINT": "http://[::1"}, "huggingface_hub does not start: Invalid IPv6 URL"),
+        ({"HF_ENDPOINT": "nonsense"}, "from nonsense: Request URL is missing"),
+        ({"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}, "huggingface_hub does not start: invalid literal"),
+    ],
+    ids=str,
+)
+def test_an_odd_environment_is_told_in_a_sentence(
+    hub: Hub, hiera: Hiera, variables: dict[str, str], message: str
+) -> None:
+    done = hiera("download", "-q", env=variables)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert re.search(f"hiera: error: .*{message}", done.stderr)
 
 
 def test_download_says_what_is_here_already(hub: Hub, hiera: Hiera) -> None:
