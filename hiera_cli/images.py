@@ -73,16 +73,17 @@ Pixels = NDArray[np.float32]
 
 MAX_BYTES = 2 << 30  # 12 for each of those pixels
 
-# A decoder that reads byte by byte in Python is kept busy for hours by a file of millions of segments or by a comment
-# of a gigabyte. Whole pictures take a few reads for each 8 KiB.
-MAX_READS = 2_000_000
+# Bounds on what takes a decoder written in Python, or one that starts anew at each, a minute or hours: 20 seconds.
+MAX_READS = 17_000_000  # pieces of a file: a chunk, a byte of a comment, a pixel of QOI. Whole photos take thousands
+MAX_PLAIN_BYTES = 128 << 20  # of PPM with its numbers as text
+MAX_PROFILES = 16  # compressed colour profiles in a PNG, which has one
 
 # Pillow's remarks on odd files. What matters of them becomes an error.
 _REMARKS = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\b"), 0)
 
-# Pillow decodes these in Python, pixel by pixel: a minute for a picture at the limit.
-SLOW_FORMATS = frozenset({"QOI"})
-MAX_SLOW_PIXELS = 20_000_000
+
+# Bytes for each pixel that a decoder has beside the image itself.
+DECODERS_NEED = {"WEBP": 8, "AVIF": 4, "HEIF": 8, "JPEG2000": 16}
 
 
 class Room:
@@ -196,9 +197,10 @@ def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) 
             if data is not None:
                 jpeg.check_scans(data)
             image = _open(file, start, decoding)
+            pixels = image.width * image.height
             if not decoding.full:
                 _draft(image)
-        with decoding.room.hold(_need(image)):
+        with decoding.room.hold(_need(image, pixels) + len(data or b"")):
             with _faults_of_the_file(start, decoding):
                 image = _flat(_upright(image, data))
             try:
@@ -251,8 +253,6 @@ def _check_pixels(image: Image.Image, decoding: Decoding) -> None:
     pixels = image.width * image.height
     if pixels > decoding.max_pixels:
         raise _too_large(pixels, decoding)
-    if image.format in SLOW_FORMATS and pixels > MAX_SLOW_PIXELS:
-        raise TooLargeError(f"its {pixels:,} pixels are over the limit for {image.format}, {MAX_SLOW_PIXELS:,}")
 
 
 def _too_large(pixels: int, decoding: Decoding) -> TooLargeError:
@@ -292,6 +292,7 @@ def _open(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.
             raise DecodeError("HEIC needs a decoder: pip install 'hiera-cli[heic]'") from error
         pillow_heif.register_heif_opener()
         formats = ("HEIF", *FORMATS)
+    _check_pieces(stream)
     image = _shown_by_icon(stream, start, decoding) or Image.open(stream, formats=formats)
     _check_pixels(image, decoding)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -323,6 +324,7 @@ def _shown_by_icon(stream: io.BufferedReader, start: bytes, decoding: Decoding) 
             return None
         stream.seek(offset)
         inside = _Metered(io.BytesIO(stream.read()))
+        _check_pieces(inside)
         image = Image.open(inside, formats=("PNG", "JPEG2000", "DIB"))
     except (SyntaxError, IndexError, struct.error):  # Pillow says what is wrong with it
         return None
@@ -331,6 +333,22 @@ def _shown_by_icon(stream: io.BufferedReader, start: bytes, decoding: Decoding) 
     if image.width * image.height // 2 > decoding.max_pixels:  # colours and mask, one below the other
         raise _too_large(image.width * image.height // 2, decoding)
     return None
+
+
+def _check_pieces(stream: io.BufferedReader) -> None:
+    """Raise TooLargeError for a PNG or a plain PPM that keeps its decoder busy out of all proportion."""
+    stream.seek(0)
+    signature = stream.read(8)
+    if re.match(rb"P[123]\s", signature) and stream.seek(0, os.SEEK_END) > MAX_PLAIN_BYTES:
+        raise TooLargeError(f"a PPM as text of more than {MAX_PLAIN_BYTES:,} bytes is not decoded")
+    if signature == b"\x89PNG\r\n\x1a\n":
+        profiles = 0
+        while len(chunk := stream.read(8)) == 8:
+            profiles += chunk[4:] == b"iCCP"
+            if profiles > MAX_PROFILES:
+                raise TooLargeError(f"a PNG of more than {MAX_PROFILES} colour profiles is not decoded")
+            stream.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
+    stream.seek(0)
 
 
 def _check_extent(image: TiffImagePlugin.TiffImageFile, stream: io.BufferedReader) -> None:
@@ -362,10 +380,16 @@ def _draft(image: Image.Image) -> None:
         image.draft(None, (int(image.width * scale), int(image.height * scale)))
 
 
-def _need(image: Image.Image) -> int:
-    """About how many bytes it takes to decode and preprocess an image, of which the header is read."""
+def _need(image: Image.Image, pixels: int) -> int:
+    """About how many bytes it takes to decode and preprocess an image of which the header is read, as measured.
+
+    pixels: of the whole, where the image is to be decoded at a reduced scale.
+    """
     stored = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
-    return image.width * image.height * (2 * stored + 4)
+    beside = max(stored, 4 if image.mode == "P" else 0)  # turned upright, or converted
+    decoder = DECODERS_NEED.get(image.format or "", 0)
+    coefficients = 6 if "progressive" in image.info else 0
+    return image.width * image.height * (stored + beside + decoder) + pixels * coefficients
 
 
 def preprocess(image: Image.Image) -> Pixels:

@@ -17,7 +17,7 @@ SIGNATURE = b"\xff\xd8\xff"
 
 # However few bytes a scan has, the decoder goes over the whole picture for it. Encoders write some dozen of them.
 MAX_SCANS = 500
-MAX_SCANNED_PIXELS = 20_000_000_000  # scans × pixels: 15 seconds of one core
+MAX_SCANNED_PIXELS = 12_000_000_000  # scans × pixels: 15 seconds of one core
 MAX_SEGMENTS = 100_000
 
 _NOT_IN_A_SCAN = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)  # a marker that a segment follows, or the end

@@ -12,13 +12,14 @@ import struct
 import subprocess
 import sys
 import threading
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, ExifTags, Image, ImageOps, PngImagePlugin, features
+from PIL import EpsImagePlugin, ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, features
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
 from hiera_cli import images
@@ -864,6 +865,122 @@ def test_each_decoding_has_its_own_limit(format: str) -> None:
     assert images.decode_bytes(data, Decoding(max_pixels=60_000)).shape == (3, 224, 224)
 
 
+def icon(data: bytes) -> bytes:
+    """A Windows icon of 16 × 16, says its directory."""
+    return struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 1, len(data), 22) + data
+
+
+def mac_icon(data: bytes) -> bytes:
+    """A Mac icon of 16 × 16, says its directory."""
+    return b"icns" + struct.pack(">I", len(data) + 16) + b"icp4" + struct.pack(">I", len(data) + 8) + data
+
+
+def bitmap(width: int, height: int) -> bytes:
+    """The inside of an icon that holds a bitmap: black and white, and the mask below it."""
+    rows = -(-width // 32) * 4 * height
+    return struct.pack("<IiiHHIIiiII", 40, width, 2 * height, 1, 1, 0, 2 * rows, 0, 0, 2, 0) + bytes(8 + 2 * rows)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(lambda: icon(encode(photo(160, 100), "PNG")), id="PNG in ICO"),
+        pytest.param(lambda: icon(bitmap(160, 100)), id="bitmap in ICO"),
+        pytest.param(lambda: mac_icon(encode(photo(160, 100), "PNG")), id="PNG in ICNS"),
+        pytest.param(lambda: mac_icon(encode(photo(160, 100), "JPEG2000")), id="JPEG 2000 in ICNS"),
+    ],
+)
+def test_the_picture_inside_an_icon_is_held_against_the_limit_before_it_is_decoded(
+    data: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert images.decode_bytes(data()).shape == (3, 224, 224)
+    assert images.decode_bytes(data(), Decoding(max_pixels=16_000)).shape == (3, 224, 224)
+    decoded: list[object] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoded.append)
+    message = refusal(data(), TooLargeError, Decoding(max_pixels=15_999))
+    assert message == "its 16,000 pixels are over the limit of 15,999 (--max-pixels raises it)"
+    assert decoded == []
+
+
+def test_a_picture_inside_an_icon_is_read_as_if_it_stood_alone() -> None:
+    data = encode(half_hidden(0, "P", 1), "PNG", transparency=0)
+    np.testing.assert_array_equal(images.decode_bytes(icon(data)), images.decode_bytes(data))
+
+
+def test_python_use_of_pillow_keeps_its_limit_unless_ours_is_above_it() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    data = encode(photo(30, 20), "PNG")
+    images.decode_bytes(data, Decoding(max_pixels=1000))
+    assert before == Image.MAX_IMAGE_PIXELS
+    images.decode_bytes(data, Decoding(max_pixels=400_000_001))
+    assert Image.MAX_IMAGE_PIXELS == 200_000_001
+
+
+def test_pillows_remarks_do_not_reach_a_python_user(recwarn: pytest.WarningsRecorder) -> None:
+    warnings.simplefilter("always")
+    with pytest.raises(DecodeError):
+        images.decode_bytes(bomb(11_000, 11_000))  # over what Pillow warns from
+    images.decode_bytes(encode(photo(), "JPEG", exif=tiff_tag(2**32 - 1, b"\0\0\0\x7f", kind=12)))
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+# Errors: too much work
+
+
+def test_a_file_of_a_terabyte_is_refused_unread(tmp_path: Path) -> None:
+    path = write(tmp_path / "sparse.jpg", encode(photo(), "JPEG"))
+    os.truncate(path, 1 << 40)
+    error = in_time(path)
+    assert isinstance(error, TooLargeError)
+    assert error.message == ("its 1,099,511,627,776 bytes are over the limit of 2,147,483,648 (--max-pixels raises it)")
+
+
+def test_a_higher_limit_on_pixels_takes_larger_files() -> None:
+    assert Decoding(max_pixels=1).max_bytes == 2 << 30
+    assert Decoding(max_pixels=1_000_000_000).max_bytes == 12_000_000_000
+
+
+def of_pieces(format: str) -> bytes:
+    """A small picture behind some thousand pieces of metadata, each of which its decoder takes in by itself."""
+    if format == "PNG":
+        data = encode(photo(30, 20), "PNG")
+        return data[:33] + png_chunk(b"tEXt", b"a\0b") * 1000 + data[33:]
+    if format == "GIF":
+        data = encode(photo(30, 20), "GIF")
+        start = 13 + 3 * 256  # after the header and its palette
+        return data[:start] + b"!\xfe" + b"\1a" * 1000 + b"\0" + data[start:]
+    if format == "PPM":
+        return b"P6\n#" + b"a" * 2000 + b"\n30 20 255\n" + photo(30, 20).tobytes()
+    return encode(noise(40, 30), "QOI")
+
+
+@as_the_program_runs
+@pytest.mark.parametrize("format", ["PNG", "GIF", "PPM", "QOI"])
+def test_a_file_that_falls_into_endless_pieces_is_refused(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = of_pieces(format)
+    assert images.decode_bytes(data).shape == (3, 224, 224)
+    monkeypatch.setattr(images, "MAX_READS", 1000)
+    assert refusal(data, TooLargeError) == "it falls into more than 1,000 pieces, and is not decoded"
+
+
+def test_a_png_of_endless_colour_profiles_is_refused() -> None:
+    data = encode(photo(30, 20), "PNG", icc_profile=b"x" * 100_000)
+    start = data.index(b"iCCP") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    assert images.decode_bytes(data).shape == (3, 224, 224)
+    many = data[:start] + data[start:end] * 17 + data[end:]
+    expected = "a PNG of more than 16 colour profiles is not decoded"
+    assert refusal(many, TooLargeError) == expected
+    assert refusal(icon(many), TooLargeError) == expected
+
+
+def test_a_plain_ppm_of_endless_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"P2\n30 20\n255\n" + b"90 " * 600
+    assert images.decode_bytes(data).shape == (3, 224, 224)
+    monkeypatch.setattr(images, "MAX_PLAIN_BYTES", 1000)
+    assert refusal(data, TooLargeError) == "a PPM as text of more than 1,000 bytes is not decoded"
+
+
 def test_a_picture_that_does_not_fit_in_memory_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(self: object) -> None:
         raise MemoryError
@@ -916,6 +1033,17 @@ def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     error = in_time(path)
     assert isinstance(error, ReadError)
     assert "pipe" in error.message
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_file_that_becomes_a_named_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = str(tmp_path / "pipe.jpg")
+    os.mkfifo(pipe)
+    status = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **more: status(SAMPLES[0] if path == pipe else path, **more))
+    error = in_time(pipe)
+    assert isinstance(error, ReadError)
+    assert error.message == "a named pipe, not a file"
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
