@@ -19,6 +19,7 @@ from hiera_cli import classifier as pipeline
 from hiera_cli.classifier import Classifier, Options, Stream
 from hiera_cli.engine import Answer
 from hiera_cli.errors import CheckpointError, DeviceError, HieraError, UsageError
+from hiera_cli.images import Decoding
 from hiera_cli.labels import Label
 from hiera_cli.predictions import Result
 from hiera_cli.sources import Kind, Source
@@ -149,10 +150,10 @@ def test_a_slow_input_holds_up_no_other_ones_work(tmp_path: Path, monkeypatch: p
     release = threading.Event()
     load = pipeline.images.load
 
-    def slow(path: str, *settings: object) -> np.ndarray:
+    def slow(path: str, decoding: Decoding) -> np.ndarray:
         if path.endswith("slow.png"):
             assert release.wait(10)
-        return load(path)
+        return load(path, decoding)
 
     monkeypatch.setattr(pipeline.images, "load", slow)
     engine = Brightness()

@@ -16,15 +16,21 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, features
+from test_classifier import Brightness, stand_in
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from typer.testing import CliRunner
 
-from hiera_cli import images
+from hiera_cli import images, run
+from hiera_cli.classifier import Options, Stream
+from hiera_cli.cli import app
 from hiera_cli.errors import DecodeError, HieraError, InputError, NotFoundError, ReadError, TooLargeError
-from hiera_cli.images import Decoding
+from hiera_cli.images import Decoding, Room
+from hiera_cli.sources import Source
 
 FOLDER = Path(__file__).parent.parent / "sample_images"
 SAMPLES = sorted(path for path in FOLDER.iterdir() if path.suffix in (".jpg", ".png"))
@@ -676,6 +682,193 @@ def test_jpeg_that_is_not_large_is_decoded_in_full(size: tuple[int, int]) -> Non
     with Image.open(io.BytesIO(data)) as whole:
         expected = images.preprocess(whole)
     np.testing.assert_array_equal(images.decode_bytes(data), expected)
+
+
+def test_full_decode_gives_the_reference_on_large_jpegs_too(tmp_path: Path) -> None:
+    data = encode(photo(2048, 1536), "JPEG", quality=92)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = reference(image)
+    assert difference(images.decode_bytes(data, Decoding(full=True)), expected) <= 1e-6
+    assert difference(images.decode_bytes(data), expected) > 0.01
+    path = write(tmp_path / "large.jpg", data)
+    seen: list[np.ndarray] = []
+    classifier = stand_in(SimpleNamespace(batch_size=1, in_flight=1, precision="fp32", submit=submits(seen)))
+    [result] = classifier.classify([path], full_decode=True)
+    assert result.error is None
+    assert difference(seen[0], expected) <= 1e-6
+    [result] = classifier.classify([path], max_pixels=2048 * 1536 - 1)
+    assert result.error is not None
+    assert result.error.type == "TooLargeError"
+
+
+def submits(seen: list[np.ndarray]) -> Callable[[list[np.ndarray]], Callable[[], np.ndarray]]:
+    """An engine's `submit` that keeps what it is given."""
+
+    def submit(pixels: list[np.ndarray]) -> Callable[[], np.ndarray]:
+        seen.extend(pixels)
+        return lambda: np.zeros((len(pixels), 10), np.float32)
+
+    return submit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [([], (178_956_970, False)), (["--full-decode"], (178_956_970, True)), (["--max-pixels", "9"], (9, False))],
+    ids=str,
+)
+def test_the_command_line_says_how_images_are_decoded(
+    arguments: list[str], expected: tuple[int, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[run.Request] = []
+    monkeypatch.setattr(run, "classify", lambda request: asked.append(request) or 0)
+    assert CliRunner().invoke(app, ["classify", "cat.jpg", *arguments]).exit_code == 0
+    decoding = asked[0].options.decoding
+    assert (decoding.max_pixels, decoding.full) == expected
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "P", "PA", "LA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "I;16", "F"]
+)
+def test_strip_by_strip_the_array_is_the_same(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mode in ("I;16", "F"):
+        image = Image.fromarray(
+            (np.asarray(photo().convert("L")) * 3.7).astype(np.uint16 if mode == "I;16" else np.float32)
+        )
+    elif mode == "RGBa":
+        image = noise(301, 237).convert("RGBA").convert(mode)
+    else:
+        image = noise(301, 237).convert(mode)
+    assert image.mode == mode
+    if mode in ("PA", "LA", "RGBA"):
+        image.putalpha(noise(301, 237).convert("L"))
+    expected = images.preprocess(image)
+    monkeypatch.setattr(images, "STRIP", 3 * 301)
+    np.testing.assert_array_equal(images.preprocess(image), expected)
+
+
+PEAK = """
+import resource, sys
+from hiera_cli import images
+images.load(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+images.load(sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in KiB on Linux")
+@pytest.mark.parametrize(
+    ("mode", "colour", "options", "bytes_a_pixel"),
+    [
+        ("RGB", "red", {}, 5),
+        ("RGBA", "red", {}, 9),
+        ("I;16", 300, {}, 5),
+        ("P", 1, {"transparency": 0}, 6.5),
+        ("L", 9, {}, 2),
+    ],
+    ids=["RGB", "RGBA", "16-bit grey", "palette, transparent", "grey"],
+)
+def test_a_picture_takes_no_more_memory_than_itself_and_its_result(
+    tmp_path: Path, mode: str, colour: object, options: dict, bytes_a_pixel: float
+) -> None:
+    side = 4000
+    small = write(tmp_path / "small.png", encode(Image.new(mode, (300, 300), colour), "PNG", **options))
+    large = write(tmp_path / "large.png", encode(Image.new(mode, (side, side), colour), "PNG", **options))
+    done = subprocess.run([sys.executable, "-c", PEAK, small, large], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert int(done.stdout) * 1024 / side**2 < bytes_a_pixel
+
+
+def entered(room: Room, need: int, until: threading.Event) -> threading.Event:
+    """An event that is set when a thread has got so much room. It keeps it until the other event."""
+    inside = threading.Event()
+
+    def hold() -> None:
+        with room.hold(need):
+            inside.set()
+            until.wait(5)
+
+    threading.Thread(target=hold, daemon=True).start()
+    return inside
+
+
+def test_pictures_wait_until_there_is_room_for_them() -> None:
+    room, done = Room(100), threading.Event()
+    with room.hold(60):
+        assert entered(room, 40, done).wait(5)
+        second = entered(room, 60, done)
+        assert not second.wait(0.05)
+        done.set()
+    assert second.wait(5)
+
+
+def test_a_picture_larger_than_the_room_is_decoded_alone() -> None:
+    room, done = Room(100), threading.Event()
+    done.set()
+    with room.hold(1):
+        large = entered(room, 500, done)
+        assert not large.wait(0.05)
+    assert large.wait(5)
+    with room.hold(500):
+        small = entered(room, 1, done)
+        assert not small.wait(0.05)
+    assert small.wait(5)
+
+
+def test_small_pictures_do_not_pass_a_large_one_that_waits() -> None:
+    room, done = Room(100), threading.Event()
+    with room.hold(60):
+        large = entered(room, 60, done)
+        while not room._turn.locked():
+            pass
+        small = entered(room, 10, done)
+        assert not small.wait(0.05)
+        assert not large.is_set()
+    assert large.wait(5)
+    assert small.wait(5)
+    done.set()
+
+
+def test_room_is_given_back_by_a_picture_that_fails() -> None:
+    room = Room(100)
+    for _ in range(3):
+        with pytest.raises(DecodeError):
+            images.decode_bytes(encode(photo(), "PNG")[:5000], Decoding(room=room))
+    with room.hold(100):
+        pass
+
+
+def test_the_threads_of_a_run_share_one_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[Image.Image] = []
+    crop = images._crop
+    lock = threading.Lock()
+
+    def counted(image: Image.Image) -> np.ndarray:
+        assert lock.acquire(blocking=False), "two at once"
+        decoded.append(image)
+        try:
+            return crop(image)
+        finally:
+            lock.release()
+
+    monkeypatch.setattr(images, "_crop", counted)
+    paths = [write(tmp_path / f"{number}.png", encode(photo(), "PNG")) for number in range(12)]
+    options = Options(workers=4, decoding=Decoding(room=Room(1)))
+    results = list(Stream(map(Source, paths), lambda: stand_in(Brightness()), options))
+    assert [result.path for result in results] == paths
+    assert len(decoded) == 12
+
+
+def test_a_fault_of_ours_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(image: Image.Image) -> np.ndarray:
+        raise ValueError("ours")
+
+    monkeypatch.setattr(images, "_crop", faulty)
+    with pytest.raises(ValueError, match="ours"):
+        images.decode_bytes(encode(photo(), "PNG"))
 
 
 # Errors: what is there and is no picture
