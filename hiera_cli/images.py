@@ -20,14 +20,14 @@ import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, IcnsImagePlugin, IcoImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hiera_cli import jpeg
 from hiera_cli.architecture import IMAGE_SIZE
@@ -295,7 +295,7 @@ def _open(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.
     _check_pieces(stream)
     image = _shown_by_icon(stream, start, decoding) or Image.open(stream, formats=formats)
     _check_pixels(image, decoding)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
+    if image.format == "TIFF":
         _check_extent(image, stream)
     return image
 
@@ -315,8 +315,12 @@ def _shown_by_icon(stream: io.BufferedReader, start: bytes, decoding: Decoding) 
     """
     try:
         if start.startswith(b"\0\0\1\0"):
+            from PIL import IcoImagePlugin  # it is not among what Pillow imports for a JPEG or PNG
+
             offset = IcoImagePlugin.IcoFile(stream).entry[0].offset
         elif start.startswith(b"icns"):
+            from PIL import IcnsImagePlugin
+
             icon = IcnsImagePlugin.IcnsFile(stream)
             pictures = [code for code, _ in icon.SIZES[icon.bestsize()] if code in icon.dct]
             offset = icon.dct[pictures[0]][0]
@@ -351,10 +355,10 @@ def _check_pieces(stream: io.BufferedReader) -> None:
     stream.seek(0)
 
 
-def _check_extent(image: TiffImagePlugin.TiffImageFile, stream: io.BufferedReader) -> None:
+def _check_extent(image: Image.Image, stream: io.BufferedReader) -> None:
     """Raise DecodeError if compressed data of a TIFF reaches beyond its end: libtiff may fill what is missing."""
     size = stream.seek(0, os.SEEK_END)
-    tags = image.tag_v2
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
     for offsets, lengths in ((273, 279), (324, 325), (513, 514)):  # strips, tiles, an old-style JPEG
         pieces = zip(_numbers(tags.get(offsets)), _numbers(tags.get(lengths)), strict=False)
         if any(offset + length > size for offset, length in pieces):
@@ -396,6 +400,11 @@ def preprocess(image: Image.Image) -> Pixels:
     """An image of any mode and size → float32 (3, 224, 224), normalised, by the recipe in the module's docstring."""
     image.load()
     return _normalised(_crop(_flat(_turned(image, _orientation(image)))))
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB: alpha on white, 16-bit and floating-point samples scaled."""
+    return _flat(image).convert("RGB")
 
 
 def _normalised(pixels: NDArray[np.uint8]) -> Pixels:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hiera_cli.architecture import Architecture
 from hiera_cli.checkpoints import CONFIG, DEMO_FOLDER, TRANSFORMERS, WEIGHTS
-from hiera_cli.images import preprocess
+from hiera_cli.images import preprocess, rgb
 from hiera_cli.labels import imagenet_labels
 from hiera_cli.model import Hiera
 
@@ -90,7 +90,7 @@ def make(samples: Path) -> Hiera:
     features, targets = [], []
     for name, index in TRUE_LABELS.items():
         with Image.open(samples / name) as image:
-            pixels = torch.stack([torch.from_numpy(preprocess(view)) for view in views(image.convert("RGB"), choice)])
+            pixels = torch.stack([torch.from_numpy(preprocess(view)) for view in views(rgb(image), choice)])
         collected: list[Tensor] = []
         hook = model.head.norm.register_forward_hook(lambda _, __, out, into=collected: into.append(out))
         model(pixels)
