@@ -387,7 +387,7 @@ def test_a_terminal_gets_no_control_characters_of_names(environment: dict[str, s
 def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
     environment: dict[str, str], tmp_path: Path, engine: str
 ) -> None:
-    count = 200 if engine == "torch" else 500  # some seconds' work
+    count = 60 if engine == "torch" else 400  # some seconds' work
     for number in range(count):
         (tmp_path / f"{number}.jpg").symlink_to(CAT)
     status, shown = in_a_terminal(
