@@ -124,7 +124,7 @@ class Decoding:
 
     max_pixels: int = MAX_PIXELS
     full: bool = False
-    room: Room = field(default_factory=Room)
+    room: Room = field(default_factory=Room, compare=False)
 
     @property
     def max_bytes(self) -> int:
@@ -357,8 +357,10 @@ def _check_pieces(stream: io.BufferedReader) -> None:
 
 def _check_extent(image: Image.Image, stream: io.BufferedReader) -> None:
     """Raise DecodeError if compressed data of a TIFF reaches beyond its end: libtiff may fill what is missing."""
-    size = stream.seek(0, os.SEEK_END)
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    if tags.get(259) in (None, 1):  # uncompressed: Pillow counts for itself, and not all lengths in the wild are true
+        return
+    size = stream.seek(0, os.SEEK_END)
     for offsets, lengths in ((273, 279), (324, 325), (513, 514)):  # strips, tiles, an old-style JPEG
         pieces = zip(_numbers(tags.get(offsets)), _numbers(tags.get(lengths)), strict=False)
         if any(offset + length > size for offset, length in pieces):
@@ -430,24 +432,31 @@ def _turned(image: Image.Image, how: Image.Transpose | None) -> Image.Image:
 def _flat(image: Image.Image) -> Image.Image:
     """8 bits, grey, RGB or RGBX: alpha on white, 16-bit and floating-point samples scaled.
 
-    Done strip by strip: a second picture in full is the result, and there is no third.
+    A large image is converted strip by strip: beside it there is its result, and no third one.
     """
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     if image.mode in ("L", "RGB", "RGBX") and not transparent:
         return image
-    wide = image.mode == "F" or image.mode.startswith("I")
-    low, high = _range(image) if wide else (0.0, 255.0)
-    flat = Image.new("L" if wide and not transparent else "RGB", image.size)
+    samples = _range(image) if image.mode == "F" or image.mode.startswith("I") else None
+    mode = "RGB" if samples is None or transparent else "L"
+    if image.width * image.height <= STRIP:
+        return _converted(image, mode, samples, transparent)
+    flat = Image.new(mode, image.size)
     for top, strip in _strips(image):
-        if wide:
-            strip = _eight_bits(strip, low, high)
-        elif strip.mode == "La":  # Pillow takes it to RGBA by way of LA alone
-            strip = strip.convert("LA")
-        if transparent:
-            strip = strip.convert("RGBA")
-            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
-        flat.paste(strip.convert(flat.mode), (0, top))
+        flat.paste(_converted(strip, mode, samples, transparent), (0, top))
     return flat
+
+
+def _converted(image: Image.Image, mode: str, samples: tuple[float, float] | None, transparent: bool) -> Image.Image:
+    """To L or RGB. samples: the range of wide ones. transparent: there is alpha, of any kind."""
+    if samples is not None:
+        image = _eight_bits(image, *samples)
+    elif image.mode == "La":  # Pillow takes it to RGBA by way of LA alone
+        image = image.convert("LA")
+    if transparent:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
