@@ -18,12 +18,13 @@ import os
 import re
 import stat
 import struct
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ STD = np.array([0.229, 0.224, 0.225])
 # the reference's very bits; beyond it only the crop is (a few levels off at most), or 1 × 3000 would take 590 MB.
 MAX_WHOLE_RATIO = 16
 
-STRIP = 1 << 20  # pixels: what is converted at a time
+BAND = 1 << 20  # pixels: what is converted at a time
 
 # What a decoder is chosen from, by the file's content and never by its name. Formats that run other programs
 # (PostScript), that have no signature (TGA takes random bytes for a picture) or are no pictures are not on it.
@@ -71,16 +72,21 @@ _NORMALISED: NDArray[np.float32] = np.stack(
 
 Pixels = NDArray[np.float32]
 
-MAX_BYTES = 2 << 30  # 12 for each of those pixels
+MAX_BYTES = 2 << 30  # of a file: 12 for each of MAX_PIXELS
 
 # Bounds on what takes a decoder written in Python, or one that starts anew at each, a minute or hours: 20 seconds.
 MAX_READS = 17_000_000  # pieces of a file: a chunk, a byte of a comment, a pixel of QOI. Whole photos take thousands
 MAX_PLAIN_BYTES = 128 << 20  # of PPM with its numbers as text
 MAX_PROFILES = 16  # compressed colour profiles in a PNG, which has one
 
+MAX_STRIPS = 1_000_000  # or tiles of a TIFF
+TIFF_SIGNATURES: dict[bytes, Literal["little", "big"]] = {
+    **{b"II*\0": "little", b"MM\0*": "big"},
+    **{b"II+\0": "little", b"MM\0+": "big"},  # BigTIFF
+}
+
 # Pillow's remarks on odd files. What matters of them becomes an error.
 _REMARKS = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\b"), 0)
-
 
 # Bytes for each pixel that a decoder has beside the image itself.
 DECODERS_NEED = {"WEBP": 8, "AVIF": 4, "HEIF": 8, "JPEG2000": 16}
@@ -96,9 +102,8 @@ class Room:
         self.size = size
         self._used = 0
         self._changed = threading.Condition()
-        self._turn = (
-            threading.Lock()
-        )  # whoever waits for room has it: smaller pictures do not pass a large one for ever
+        # Whoever waits for room has the turn: smaller pictures do not pass a large one for ever.
+        self._turn = threading.Lock()
 
     @contextmanager
     def hold(self, need: int) -> Iterator[None]:
@@ -340,19 +345,40 @@ def _shown_by_icon(stream: io.BufferedReader, start: bytes, decoding: Decoding) 
 
 
 def _check_pieces(stream: io.BufferedReader) -> None:
-    """Raise TooLargeError for a PNG or a plain PPM that keeps its decoder busy out of all proportion."""
+    """Raise TooLargeError for a file that keeps its decoder busy out of all proportion, as its structure shows."""
     stream.seek(0)
     signature = stream.read(8)
     if re.match(rb"P[123]\s", signature) and stream.seek(0, os.SEEK_END) > MAX_PLAIN_BYTES:
         raise TooLargeError(f"a PPM as text of more than {MAX_PLAIN_BYTES:,} bytes is not decoded")
-    if signature == b"\x89PNG\r\n\x1a\n":
-        profiles = 0
-        while len(chunk := stream.read(8)) == 8:
-            profiles += chunk[4:] == b"iCCP"
-            if profiles > MAX_PROFILES:
-                raise TooLargeError(f"a PNG of more than {MAX_PROFILES} colour profiles is not decoded")
-            stream.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
+    if signature == b"\x89PNG\r\n\x1a\n" and _profiles(stream) > MAX_PROFILES:
+        raise TooLargeError(f"a PNG of more than {MAX_PROFILES} colour profiles is not decoded")
+    if signature[:4] in TIFF_SIGNATURES and _strips(stream, signature) > MAX_STRIPS:
+        raise TooLargeError(f"a TIFF of more than {MAX_STRIPS:,} strips or tiles is not decoded")
     stream.seek(0)
+
+
+def _profiles(stream: io.BufferedReader) -> int:
+    """The number of colour profiles in a PNG, whose signature is read. More than are allowed are not counted on."""
+    profiles = 0
+    while profiles <= MAX_PROFILES and len(chunk := stream.read(8)) == 8:
+        profiles += chunk[4:] == b"iCCP"
+        stream.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
+    return profiles
+
+
+def _strips(stream: io.BufferedReader, signature: bytes) -> int:
+    """The number of strips or tiles in the first picture of a TIFF, of either width of offsets."""
+    order = TIFF_SIGNATURES[signature[:4]]
+    wide = 43 in signature[2:4]
+    offset = stream.read(8) if wide else signature[4:]
+    stream.seek(min(int.from_bytes(offset, order), sys.maxsize))
+    entries = int.from_bytes(stream.read(8 if wide else 2), order)
+    most = 0
+    for _ in range(min(entries, 65_535)):
+        entry = stream.read(20 if wide else 12)
+        if int.from_bytes(entry[:2], order) in (273, 324):
+            most = max(most, int.from_bytes(entry[4 : 12 if wide else 8], order))
+    return most
 
 
 def _check_extent(image: Image.Image, stream: io.BufferedReader) -> None:
@@ -432,18 +458,18 @@ def _turned(image: Image.Image, how: Image.Transpose | None) -> Image.Image:
 def _flat(image: Image.Image) -> Image.Image:
     """8 bits, grey, RGB or RGBX: alpha on white, 16-bit and floating-point samples scaled.
 
-    A large image is converted strip by strip: beside it there is its result, and no third one.
+    A large image is converted band by band: beside it there is its result, and no third one.
     """
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     if image.mode in ("L", "RGB", "RGBX") and not transparent:
         return image
     samples = _range(image) if image.mode == "F" or image.mode.startswith("I") else None
     mode = "RGB" if samples is None or transparent else "L"
-    if image.width * image.height <= STRIP:
+    if image.width * image.height <= BAND:
         return _converted(image, mode, samples, transparent)
     flat = Image.new(mode, image.size)
-    for top, strip in _strips(image):
-        flat.paste(_converted(strip, mode, samples, transparent), (0, top))
+    for top, band in _bands(image):
+        flat.paste(_converted(band, mode, samples, transparent), (0, top))
     return flat
 
 
@@ -459,16 +485,16 @@ def _converted(image: Image.Image, mode: str, samples: tuple[float, float] | Non
     return image.convert(mode)
 
 
-def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     """(first row, rows), from top to bottom."""
-    rows = max(1, STRIP // image.width)
+    rows = max(1, BAND // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _range(image: Image.Image) -> tuple[float, float]:
     """The range of an image's wide samples. Of 16 bits it is the whole; of others what their values show."""
-    extremes = [(samples.min(), samples.max()) for samples in (np.asarray(strip) for _, strip in _strips(image))]
+    extremes = [(samples.min(), samples.max()) for samples in (np.asarray(band) for _, band in _bands(image))]
     low, high = float(np.min(extremes)), float(np.max(extremes))
     if not np.isfinite([low, high]).all():
         raise DecodeError("it holds samples that are not numbers")

@@ -59,11 +59,10 @@ def check_scans(data: bytes) -> None:
             if scans > MAX_SCANS or scans * pixels > MAX_SCANNED_PIXELS:
                 raise TooLargeError(f"a JPEG of more than {scans - 1} scans of its size is not decoded")
             components = segment[1 : 1 + 2 * segment[0] : 2]
-            first, last, bits = segment[-3], segment[-2] + 1, segment[-1] & 15
+            first, last, bits = (segment[-3], segment[-2], segment[-1] & 15) if progressive else (0, 63, 0)
             for component in missing.keys() & set(components):
-                missing[component][slice(first, last) if progressive else slice(None)] = (
-                    [bits] * len(missing[component][first:last]) if progressive else [0] * 64
-                )
+                band = slice(first, last + 1)
+                missing[component][band] = [bits] * len(missing[component][band])
             if not progressive and not any(map(any, missing.values())):
                 return  # nothing can come after it
     else:

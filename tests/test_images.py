@@ -733,7 +733,7 @@ def test_the_command_line_says_how_images_are_decoded(
 @pytest.mark.parametrize(
     "mode", ["1", "L", "P", "PA", "LA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "I;16", "F"]
 )
-def test_strip_by_strip_the_array_is_the_same(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_band_by_band_the_array_is_the_same(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if mode in ("I;16", "F"):
         image = Image.fromarray(
             (np.asarray(photo().convert("L")) * 3.7).astype(np.uint16 if mode == "I;16" else np.float32)
@@ -746,7 +746,7 @@ def test_strip_by_strip_the_array_is_the_same(mode: str, monkeypatch: pytest.Mon
     if mode in ("PA", "LA", "RGBA"):
         image.putalpha(noise(301, 237).convert("L"))
     expected = images.preprocess(image)
-    monkeypatch.setattr(images, "STRIP", 3 * 301)
+    monkeypatch.setattr(images, "BAND", 3 * 301)
     np.testing.assert_array_equal(images.preprocess(image), expected)
 
 
@@ -893,6 +893,13 @@ TRUNCATED = [
     ("BMP", {}),
     ("JPEG2000", {}),
     ("PPM", {}),
+    ("QOI", {}),
+    ("ICO", {}),
+    ("ICO", {"bitmap_format": "bmp"}),
+    ("DDS", {}),
+    ("PCX", {}),
+    ("SGI", {}),
+    ("SGI", {"rle": True}),
     ("MPO", {}),
     pytest.param("AVIF", {}, marks=needs_avif),
 ]
@@ -1172,6 +1179,17 @@ def test_a_png_of_endless_colour_profiles_is_refused() -> None:
     expected = "a PNG of more than 16 colour profiles is not decoded"
     assert refusal(many, TooLargeError) == expected
     assert refusal(icon(many), TooLargeError) == expected
+
+
+@pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
+@pytest.mark.parametrize("tile", [False, True], ids=["strips", "tiles"])
+def test_a_tiff_of_endless_pieces_is_refused(big: bool, tile: bool) -> None:
+    count, tag = 1_000_001, 324 if tile else 273
+    if big:
+        data = b"MM\0+\0\x08\0\0" + struct.pack(">QQ", 16, 1) + struct.pack(">HHQQ", tag, 4, count, 0)
+    else:
+        data = b"II*\0" + struct.pack("<IH", 8, 1) + struct.pack("<HHII", tag, 4, count, 0)
+    assert refusal(data, TooLargeError) == "a TIFF of more than 1,000,000 strips or tiles is not decoded"
 
 
 def test_a_plain_ppm_of_endless_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
