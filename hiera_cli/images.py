@@ -437,7 +437,10 @@ def rgb(image: Image.Image) -> Image.Image:
 
 def _normalised(pixels: NDArray[np.uint8]) -> Pixels:
     """(224, 224, 3) → (3, 224, 224)."""
-    return np.stack([_NORMALISED[channel][pixels[..., channel]] for channel in range(3)])
+    normalised = np.empty((3, CROP, CROP), np.float32)
+    for channel in range(3):  # "clip" clips nothing of 8 bits; without it, take() makes a copy of `out`
+        np.take(_NORMALISED[channel], pixels[..., channel], out=normalised[channel], mode="clip")
+    return normalised
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:
