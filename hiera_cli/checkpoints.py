@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from hiera_cli import hub, pth
+from hiera_cli import hub
 from hiera_cli.architecture import (
     GRID,
     IMAGE_SIZE,
@@ -486,6 +486,8 @@ def _read_shapes(file: Path) -> dict[str, Shape]:
                 slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
                 found = {name: (each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()}
         else:
+            from hiera_cli import pth  # it takes time to import, which safetensors need not wait for
+
             found = {name: (each.dtype, each.shape) for name, each in pth.describe(file).items()}
     for name, (dtype, _) in found.items():
         if dtype not in DTYPES:
@@ -498,11 +500,6 @@ def _reading(file: Path) -> Iterator[None]:
     """What goes wrong with a weights file, in a sentence."""
     try:
         yield
-    except pth.RefusedError as error:
-        raise CheckpointError(
-            f"{file} is refused: it is damaged, or holds more than tensors ({_shown(str(error))})",
-            "Only weights are read from a .pth, never code. Prefer safetensors.",
-        ) from error
     except (OSError, SafetensorError, ValueError, RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise DeviceError(f"there is not enough free memory to read {file}", "Free some.") from error
@@ -512,7 +509,7 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def _shown(text: str) -> str:
-    """Of a text that a file may make as long as it likes."""
+    """A text that a file may make as long as it likes, cut."""
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
@@ -533,14 +530,9 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
         if _is_safetensors(file):
             tensors = load_file(file)
         else:
-            content = pth.map_file(file)
-            dtypes = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-            tensors = {
-                name: torch.frombuffer(
-                    content, dtype=dtypes[each.dtype], offset=each.offset, count=math.prod(each.shape)
-                ).reshape(each.shape)
-                for name, each in pth.describe(file).items()
-            }
+            from hiera_cli import pth
+
+            tensors = pth.load(file)
     for name, tensor in tensors.items():
         _check_numbers(file, name, float(tensor.sum(dtype=torch.float32)))
     return tensors

@@ -14,7 +14,12 @@ import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from hiera_cli.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_PICKLE_BYTES = 1 << 20  # huge needs 60 KB; a byte of it can take 70 in memory
 MAX_AXES = 8
@@ -39,7 +44,7 @@ PARAMETER, ENTRIES = "torch._utils _rebuild_parameter", "collections OrderedDict
 NAMES = {*STORAGES, *TENSORS, PARAMETER, ENTRIES}
 
 
-class RefusedError(Exception):
+class _RefusedError(Exception):
     """The file is no archive of plain tensors. The message says why."""
 
 
@@ -79,46 +84,73 @@ class _Claim:
     stride: object
 
 
-def map_file(file: Path) -> mmap.mmap:
+def describe(file: Path) -> dict[str, Stored]:
+    """The tensors of a state dict, by name, which may be nested under `model_state`.
+
+    Raises CheckpointError if the file is no archive of plain tensors, OSError if it can't be read.
+    """
+    with _mapped(file) as content:
+        try:
+            return _describe(file, content)
+        except _RefusedError as error:
+            raise CheckpointError(
+                f"{file} is refused: it is damaged, or holds more than tensors ({str(error)[:200]})",
+                "Only weights are read from a .pth, never code. Prefer safetensors.",
+            ) from error
+
+
+def load(file: Path) -> dict[str, torch.Tensor]:
+    """The same as tensors, mapped from the file. Raises as `describe` does, and KeyError for numbers of other kinds."""
+    import torch
+
+    content = _mapped(file)
+    dtypes = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    return {
+        name: torch.frombuffer(
+            content, dtype=dtypes[each.dtype], offset=each.offset, count=math.prod(each.shape)
+        ).reshape(each.shape)
+        for name, each in describe(file).items()
+    }
+
+
+def _mapped(file: Path) -> mmap.mmap:
     """Its bytes, read when they are needed; writes go to memory alone."""
     with file.open("rb") as stream:
         return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
-def describe(file: Path) -> dict[str, Stored]:
-    """The tensors of a state dict, by name, which may be nested under `model_state`. Raises RefusedError or OSError."""
+def _describe(file: Path, content: mmap.mmap) -> dict[str, Stored]:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OverflowError, struct.error) as error:
-        raise RefusedError(
+        raise _RefusedError(
             f"{str(error) or 'cut off'}; torch.save has written zip archives since PyTorch 1.6"
         ) from error
-    with map_file(file) as content:
-        claims = _Archive(content, entries).load()
-        if isinstance(claims, dict) and isinstance(claims.get("model_state"), dict):
-            claims = claims["model_state"]
-        if not isinstance(claims, dict) or not all(isinstance(claim, _Claim) for claim in claims.values()):
-            raise RefusedError("it is not a state dict of tensors")
-        tensors = {str(name): _checked(str(name), claim) for name, claim in claims.items()}
-        if sum(tensor.bytes for tensor in tensors.values()) > len(content):
-            raise RefusedError("its tensors would take more than the file holds")
+    claims = _Archive(content, entries).load()
+    if isinstance(claims, dict) and isinstance(claims.get("model_state"), dict):
+        claims = claims["model_state"]
+    if not isinstance(claims, dict) or not all(isinstance(claim, _Claim) for claim in claims.values()):
+        raise _RefusedError("it is not a state dict of tensors")
+    tensors = {str(name): _checked(str(name), claim) for name, claim in claims.items()}
+    if sum(tensor.bytes for tensor in tensors.values()) > len(content):
+        raise _RefusedError("its tensors would take more than the file holds")
     return tensors
 
 
 def _checked(name: str, claim: _Claim) -> Stored:
     storage, start, shape, stride = claim.storage, claim.start, claim.shape, claim.stride
     if not (isinstance(storage, Storage) and _is_size(start) and _are_sizes(shape) and _are_sizes(stride)):
-        raise RefusedError(f"{name} is no tensor")
+        raise _RefusedError(f"{name} is no tensor")
     if len(shape) > MAX_AXES or len(stride) != len(shape):
-        raise RefusedError(f"{name} is no tensor")
+        raise _RefusedError(f"{name} is no tensor")
     row_major = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     if any(step != there for size, step, there in zip(shape, stride, row_major, strict=True) if size != 1):
-        raise RefusedError(f"{name} is expanded, transposed or cut out of another tensor")
+        raise _RefusedError(f"{name} is expanded, transposed or cut out of another tensor")
     item = next(size for dtype, size in STORAGES.values() if dtype == storage.dtype)
     stored = Stored(storage.dtype, shape, storage.offset + start * item, math.prod(shape) * item)
     if start * item + stored.bytes > storage.bytes:
-        raise RefusedError(f"{name} reaches beyond the numbers that are there for it")
+        raise _RefusedError(f"{name} reaches beyond the numbers that are there for it")
     return stored
 
 
@@ -136,34 +168,34 @@ class _Archive:
         self._entries = {entry.filename: entry for entry in entries}
         descriptions = [name for name in self._entries if name.endswith("/data.pkl")]
         if len(descriptions) != 1:
-            raise RefusedError("it is no archive of torch.save")
+            raise _RefusedError("it is no archive of torch.save")
         self._folder = descriptions[0].removesuffix("data.pkl")
         order = f"{self._folder}byteorder"
         if order in self._entries and self._read(order) != b"little":
-            raise RefusedError("its numbers are big-endian")
+            raise _RefusedError("its numbers are big-endian")
 
     def load(self) -> object:
         """What the pickle describes, with a _Claim for each tensor."""
         entry = self._entries[f"{self._folder}data.pkl"]
         if entry.file_size > MAX_PICKLE_BYTES:
-            raise RefusedError(f"its description is over {MAX_PICKLE_BYTES >> 20} MiB")
+            raise _RefusedError(f"its description is over {MAX_PICKLE_BYTES >> 20} MiB")
         try:
             return self._run(self._read(entry.filename))
         except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-            raise RefusedError("its description makes no sense") from error
+            raise _RefusedError("its description makes no sense") from error
 
     def _span(self, name: str) -> tuple[int, int]:
         """Where the bytes of an entry are: the first, and how many."""
         entry = self._entries.get(name)
         if entry is None:
-            raise RefusedError(f"{name} is missing")
+            raise _RefusedError(f"{name} is missing")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-            raise RefusedError(f"{name} is compressed, as torch.save never does")
+            raise _RefusedError(f"{name} is compressed, as torch.save never does")
         start = max(entry.header_offset, 0)
         header = self._content[start : start + 30]
         offset = start + 30 + sum(struct.unpack("<HH", header[26:])) if len(header) == 30 else 0
         if not header.startswith(b"PK\x03\x04") or offset + entry.file_size > len(self._content):
-            raise RefusedError(f"{name} is not where the archive says")
+            raise _RefusedError(f"{name} is not where the archive says")
         return offset, entry.file_size
 
     def _read(self, name: str) -> bytes:
@@ -213,11 +245,11 @@ class _Archive:
                 case "SETITEM" | "SETITEMS":
                     items = pop(-2 if operation.name == "SETITEM" else marks.pop())
                     if not all(isinstance(key, (str, int)) for key in items[::2]):
-                        raise RefusedError("it has entries without a name")
+                        raise _RefusedError("it has entries without a name")
                     stack[-1].update(zip(items[::2], items[1::2], strict=True))
                 case "GLOBAL":
                     if argument not in NAMES:
-                        raise RefusedError(str(argument).replace(" ", "."))
+                        raise _RefusedError(str(argument).replace(" ", "."))
                     stack.append(_Name(argument))
                 case "BINPERSID":
                     stack.append(self._storage(*stack.pop()))
@@ -227,12 +259,12 @@ class _Archive:
                 case "BUILD":  # attributes of a dict of tensors, of no interest
                     stack.pop()
                 case _:
-                    raise RefusedError(f"the operation {operation.name}")
-        raise RefusedError("its description is cut off")
+                    raise _RefusedError(f"the operation {operation.name}")
+        raise _RefusedError("its description is cut off")
 
     def _storage(self, kind: object, numbers: _Name, key: str, *_: object) -> Storage:
         if kind != "storage" or not isinstance(key, str):
-            raise RefusedError("it refers to what is no storage")
+            raise _RefusedError("it refers to what is no storage")
         return Storage(STORAGES[numbers.text][0], *self._span(f"{self._folder}data/{key}"))
 
 
@@ -243,4 +275,4 @@ def _made(name: str, arguments: tuple[Any, ...]) -> object:
         return arguments[0]
     if name == ENTRIES and arguments == ():
         return {}
-    raise RefusedError(f"it makes a {name.replace(' ', '.')}")
+    raise _RefusedError(f"it makes a {name.replace(' ', '.')}")
