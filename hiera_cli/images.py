@@ -301,6 +301,9 @@ def _open(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.
     image = _shown_by_icon(stream, start, decoding) or Image.open(stream, formats=formats)
     _check_pixels(image, decoding)
     if image.format == "TIFF":
+        from hiera_cli import libtiff  # which most runs have no use for
+
+        libtiff.silence()
         _check_extent(image, stream)
     return image
 

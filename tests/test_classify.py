@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 import pytest
 from conftest import SAMPLES, Bash, Call, Hiera
+from PIL import Image
 
 from hiera_cli import load_classifier
 from hiera_cli.run import is_rereadable
@@ -441,6 +442,17 @@ def test_no_name_makes_a_line_of_its_own_on_stderr(call: Call, tmp_path: Path) -
         done.err
         == f"hiera: error: cannot write {tmp_path}/x\\nhiera: 5 labelled/out.csv/\\n: No such file or directory\n"
     )
+
+
+def test_the_decoders_own_library_writes_nothing_to_stderr(hiera: Hiera, tmp_path: Path) -> None:
+    for name in ("broken.tif", "whole.tif"):
+        Image.open(CAT).save(tmp_path / name, compression="tiff_lzw")
+    data = bytearray((tmp_path / "broken.tif").read_bytes())
+    data[3000:9000] = b"\xff" * 6000
+    (tmp_path / "broken.tif").write_bytes(data)
+    done = hiera("classify", "broken.tif", "whole.tif", "-f", "jsonl", "-q")
+    assert first_labels([json.loads(line) for line in done.stdout.splitlines()]) == ["DecodeError", "tabby, tabby cat"]
+    assert done.stderr == ""
 
 
 # ---- from Python
