@@ -10,18 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TypeVar, cast
 
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.errors import CheckpointError
-
-T = TypeVar("T")
+from hiera_cli.threads import apart
 
 METADATA_TIMEOUT = 10  # seconds, for each wait on the network
 FIRST_ANSWER = 25  # seconds, in all: names that nobody resolves and addresses that swallow packets add up
@@ -134,7 +130,7 @@ def _download(repository: str, filename: str, force: bool, progress: Progress | 
 
     try:
         url = hf_hub_url(repository, filename)
-        metadata = _within(FIRST_ANSWER, lambda: get_hf_file_metadata(url, timeout=METADATA_TIMEOUT))
+        metadata = apart(lambda: get_hf_file_metadata(url, timeout=METADATA_TIMEOUT), FIRST_ANSWER)
         if progress is not None:
             progress(Download(repository, filename, metadata.size or 0, _licence(repository)))
             enable_progress_bars()
@@ -153,26 +149,6 @@ def _download(repository: str, filename: str, force: bool, progress: Progress | 
         raise _explained(repository, filename, error) from error
     _verify(repository, filename, file, metadata.etag)
     return file
-
-
-def _within(seconds: float, call: Callable[[], T]) -> T:
-    """What a call returns, if it does so in time. Else TimeoutError, and its thread is left to itself."""
-    outcome: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            outcome.put((call(), None))
-        except Exception as error:
-            outcome.put((None, error))
-
-    threading.Thread(target=run, name="metadata", daemon=True).start()
-    try:
-        value, error = outcome.get(timeout=seconds)
-    except Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if error is not None:
-        raise error
-    return cast(T, value)
 
 
 def _explained(repository: str, filename: str, error: Exception) -> CheckpointError:
