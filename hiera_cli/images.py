@@ -462,12 +462,12 @@ def _turned(image: Image.Image, how: Image.Transpose | None) -> Image.Image:
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """8 bits, grey, RGB or RGBX: alpha on white, 16-bit and floating-point samples scaled.
+    """8 bits, grey or RGB: alpha on white, 16-bit and floating-point samples scaled.
 
     A large image is converted band by band: beside it there is its result, and no third one.
     """
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    if image.mode in ("L", "RGB", "RGBX") and not transparent:
+    if image.mode in ("L", "RGB") and not transparent:
         return image
     samples = _range(image) if image.mode == "F" or image.mode.startswith("I") else None
     mode = "RGB" if samples is None or transparent else "L"

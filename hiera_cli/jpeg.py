@@ -30,8 +30,7 @@ _NOTHING = 16  # as a number of missing bits: more than any scan leaves out
 # between segments and the like, with which pictures are whole.
 _DAMAGE = re.compile("premature end of data segment|bad Huffman code|bad arithmetic code|instead of RST")
 
-_MODES = {"L": ("GRAY", "L"), "RGB": ("RGB", "RGB"), "CMYK": ("CMYK", "CMYK;I")}  # Pillow's: simplejpeg's, raw mode
-LARGE = 4_000_000  # pixels: from here on, no copy is made. What is kept then, four bytes a pixel, is slower to resize
+_MODES = {"L": ("GRAY", "L"), "RGB": ("RGBX", "RGB"), "CMYK": ("CMYK", "CMYK;I")}  # Pillow's: simplejpeg's, raw mode
 
 
 def check_scans(data: bytes) -> None:
@@ -74,8 +73,8 @@ def check_scans(data: bytes) -> None:
 def pixels(data: bytes, mode: str, size: tuple[int, int]) -> Image.Image | None:
     """Decode a JPEG at the scale at which it has this size. mode: Pillow's. None: it is left to Pillow.
 
-    The pixels are those that Pillow gives, bit for bit; a large RGB picture is RGBX. Raises DecodeError if the decoder
-    says that data of the picture is missing or wrong.
+    The pixels are those that Pillow gives, bit for bit. Raises DecodeError if the decoder says that data of the
+    picture is missing or wrong.
     """
     try:
         import simplejpeg
@@ -83,15 +82,19 @@ def pixels(data: bytes, mode: str, size: tuple[int, int]) -> Image.Image | None:
         return None
     width, height = size
     colours, raw_mode = _MODES[mode]
-    unchanged = mode == "RGB" and width * height >= LARGE
     try:
-        array = simplejpeg.decode_jpeg(data, "RGBX" if unchanged else colours, min_height=height, min_width=width)
+        array = simplejpeg.decode_jpeg(data, colours, min_height=height, min_width=width)
     except ValueError as error:
         if _DAMAGE.search(str(error)):
             raise DecodeError(f"damaged or truncated image: {error}") from error
         return None
     if array.shape[:2] != (height, width):
         return None
-    if unchanged:
-        return Image.frombuffer("RGBX", size, array, "raw", "RGBX", 0, 1)
+    if mode == "RGB":
+        # Pillow keeps RGB in four bytes, as they stand here. `frombuffer` would say RGBX to them, and a fourth channel
+        # makes a resize slower; a copy takes longer than what is gained by decoding here.
+        core = Image.core.map_buffer(array, size, "raw", 0, (raw_mode, 0, 1))  # type: ignore[attr-defined]
+        image = Image.Image()._new(core)
+        image.readonly = 1
+        return image
     return Image.frombytes(mode, size, array, "raw", raw_mode)

@@ -62,15 +62,14 @@ def same_as_pillows(data: bytes, scale: int) -> None:
     np.testing.assert_array_equal(np.asarray(got), np.asarray(expected))
 
 
-def test_the_pixels_of_a_large_picture_are_the_same_and_copied_once_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jpeg, "LARGE", 1)
+def test_the_pixels_outlive_the_decoders_array() -> None:
     data = encode(photo(), "JPEG")
-    got = jpeg.pixels(data, "RGB", photo().size)
-    assert got is not None
-    assert got.mode == "RGBX"
-    np.testing.assert_array_equal(np.asarray(got)[..., :3], np.asarray(by_pillow(data, 1)))
-    with Image.open(io.BytesIO(data)) as image:
-        np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(image))
+    kept = [jpeg.pixels(data, "RGB", photo().size) for _ in range(50)]
+    expected = np.asarray(by_pillow(data, 1))
+    for image in kept:
+        assert image is not None
+        np.testing.assert_array_equal(np.asarray(image), expected)
+        np.testing.assert_array_equal(np.asarray(image.transpose(Image.Transpose.ROTATE_90)), np.rot90(expected))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
