@@ -132,6 +132,11 @@ class Decoding:
     room: Room = field(default_factory=Room, compare=False)
 
     @property
+    def max_jpeg_bytes(self) -> int:
+        """Larger JPEGs are refused: they are read whole, and have more bytes than their pixels can need."""
+        return 3 * max(MAX_PIXELS, self.max_pixels)
+
+    @property
     def max_bytes(self) -> int:
         """Larger files are refused unread."""
         return max(MAX_BYTES, 12 * self.max_pixels)
@@ -170,12 +175,12 @@ def _check_file(status: os.stat_result, decoding: Decoding) -> None:
         raise ReadError(f"{_kind_name(status.st_mode)}, not a file")
     if status.st_size == 0:
         raise DecodeError("the file is empty")
-    _check_bytes(status.st_size, decoding)
+    _check_bytes(status.st_size, decoding.max_bytes)
 
 
-def _check_bytes(size: int, decoding: Decoding) -> None:
-    if size > decoding.max_bytes:
-        raise TooLargeError(f"its {size:,} bytes are over the limit of {decoding.max_bytes:,} (--max-pixels raises it)")
+def _check_bytes(size: int, limit: int) -> None:
+    if size > limit:
+        raise TooLargeError(f"its {size:,} bytes are over the limit of {limit:,} (--max-pixels raises it)")
 
 
 def _kind_name(mode: int) -> str:
@@ -195,8 +200,12 @@ def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) 
     """Decode and preprocess one image, and close its stream. Returns float32 (3, 224, 224). Raises InputError."""
     decoding = decoding or Decoding()
     start = stream.read(64) or b""
+    data = None
+    if start.startswith(jpeg.SIGNATURE):
+        _check_bytes(stream.seek(0, os.SEEK_END), decoding.max_jpeg_bytes)
+        stream.seek(0)
+        data = stream.read()
     stream.seek(0)
-    data = stream.read() if start.startswith(jpeg.SIGNATURE) else None
     with _Metered(stream if data is None else io.BytesIO(data)) as file:
         with _faults_of_the_file(start, decoding):
             if data is not None:

@@ -1142,6 +1142,14 @@ def test_a_file_of_a_terabyte_is_refused_unread(tmp_path: Path) -> None:
     assert error.message == ("its 1,099,511,627,776 bytes are over the limit of 2,147,483,648 (--max-pixels raises it)")
 
 
+def test_a_jpeg_of_more_bytes_than_its_pixels_can_need_is_refused_unread(tmp_path: Path) -> None:
+    path = write(tmp_path / "sparse.jpg", encode(photo(), "JPEG"))
+    os.truncate(path, 1 << 30)
+    error = in_time(path)
+    assert isinstance(error, TooLargeError)
+    assert error.message == "its 1,073,741,824 bytes are over the limit of 536,870,910 (--max-pixels raises it)"
+
+
 def test_a_higher_limit_on_pixels_takes_larger_files() -> None:
     assert Decoding(max_pixels=1).max_bytes == 2 << 30
     assert Decoding(max_pixels=1_000_000_000).max_bytes == 12_000_000_000
