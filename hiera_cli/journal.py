@@ -36,6 +36,7 @@ class Settings:
     model: str
     top_k: int
     min_score: float
+    full_decode: bool = False
 
 
 class Journal:
@@ -68,6 +69,8 @@ class Journal:
         """The writer: jsonl, with what `--resume` goes by in each record."""
         for result in results:
             resume: dict[str, Any] = {"top_k": self._settings.top_k, "min_score": self._settings.min_score}
+            if self._settings.full_decode:
+                resume["full_decode"] = True
             if result.precision:
                 resume["precision"] = result.precision
             if result.precision and self._digest:
@@ -172,6 +175,13 @@ class Journal:
         for name in ("top_k", "min_score"):
             if resume.get(name) != getattr(self._settings, name):
                 raise self._made_otherwise(name.replace("_", "-"), resume.get(name), getattr(self._settings, name))
+        if resume.get("full_decode", False) != self._settings.full_decode:
+            with_it, without = "with --full-decode", "without --full-decode"
+            then, now = (without, with_it) if self._settings.full_decode else (with_it, without)
+            raise OutputError(
+                f"cannot go on with {self._file.path}: it was made {then}, this run is {now}",
+                "Say the same again, name another --output, or --overwrite to begin anew.",
+            )
         if entry["status"] == "ok":
             if entry["model"] != self._settings.model:
                 raise self._made_otherwise("model", entry["model"], self._settings.model)

@@ -127,7 +127,10 @@ class _Run:
             self._sink = OutputStream(request.output)
         elif name == "jsonl":
             settings = Settings(
-                checkpoints.record_name(request.model), request.options.top_k, request.options.min_score
+                checkpoints.record_name(request.model),
+                request.options.top_k,
+                request.options.min_score,
+                request.options.decoding.full,
             )
             self._sink = self._file = self._journal = Journal(
                 request.output, settings, resume=request.resume, overwrite=request.overwrite

@@ -184,6 +184,10 @@ def test_an_input_named_twice_has_two_records(paths: list[str], output: Path) ->
         (Settings("other", 1, 0.0), "it was made with model stand-in, this run has other"),
         (Settings("stand-in", 5, 0.0), "it was made with top-k 1, this run has 5"),
         (Settings("stand-in", 1, 0.5), r"it was made with min-score 0\.0, this run has 0\.5"),
+        (
+            Settings("stand-in", 1, 0.0, full_decode=True),
+            "it was made without --full-decode, this run is with",
+        ),
     ],
 )
 def test_other_settings_are_refused_and_nothing_is_touched(
