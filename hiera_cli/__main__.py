@@ -31,8 +31,9 @@ def run() -> None:
     with suppress(OSError):  # where they have a buffer, on Windows
         sys.stdout.flush()
         sys.stderr.flush()
-    if compiled := sys.modules.get("hiera_cli.compiled"):  # a thread may be in the middle of writing one
-        compiled.discard_own_parts()
+    compiled = sys.modules.get("hiera_cli.compiled")
+    if discard := getattr(compiled, "discard_own_parts", None):  # None: a thread is in the middle of importing it
+        discard()  # what a thread is in the middle of writing
     os._exit(status if isinstance(status, int) else 0 if status is None else 1)
 
 

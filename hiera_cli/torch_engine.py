@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from hiera_cli.placement import Accelerators, Placement
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}
+MIN_ADDRESS_SPACE = 192 << 20  # bytes: with less, of what is left by importing torch, runs were seen to die
 CPU_MICRO_BATCH = 4  # images that go through the layers together: more fall out of the processor's cache
 
 
@@ -25,6 +27,24 @@ def accelerators() -> Accelerators:
         names = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         return Accelerators(cuda=names, cuda_bf16=torch.cuda.is_bf16_supported(including_emulation=False))
     return Accelerators(mps=torch.backends.mps.is_available())
+
+
+def _check_address_space(weight_bytes: int) -> None:
+    """Raise MemoryError where a limit on the address space (`ulimit -v`) leaves too little for threads and weights.
+
+    Found out later, it would end the process: the libraries that compute in threads do not hand on that one can't be
+    started.
+    """
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):  # not Linux
+        return
+    # Packed weights stand beside those of the file; a thread takes a stack, and an arena of the allocator's.
+    if limit != resource.RLIM_INFINITY and limit - used < MIN_ADDRESS_SPACE + 3 * weight_bytes:
+        raise MemoryError
 
 
 class TorchEngine:
@@ -42,6 +62,7 @@ class TorchEngine:
         self.batch_size = batch_size or BATCH_SIZES[self._device.type]
         self._copies: torch.cuda.Stream | None = None
         self.in_flight = 1
+        _check_address_space(checkpoint.stamp().size)
         with torch.device("meta"):  # no storage and no initialisation: the checkpoint's tensors are put in
             self._model = Hiera(checkpoint.architecture)
         self._model.load_state_dict(checkpoint.state_dict(), strict=True, assign=True)

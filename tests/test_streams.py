@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -220,3 +221,11 @@ def test_a_removed_folder_is_told_in_a_sentence(bash: Bash) -> None:
     told = "hiera: error: the current folder has been removed\n  cd to another one, and try again.\n"
     assert done.stderr.endswith(told)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit that Linux has")
+@pytest.mark.parametrize("kilobytes", [850_000, 900_000])
+def test_an_address_space_too_small_for_the_threads_is_told_in_a_sentence(bash: Bash, kilobytes: int) -> None:
+    done = bash(f"ulimit -v {kilobytes}; hiera classify {CAT} --json --engine torch")
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert re.search(r"^hiera: error: cpu (has not enough free memory|failed: )", done.stderr, re.MULTILINE)
