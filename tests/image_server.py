@@ -38,7 +38,7 @@ class ImageServer:
     def answer(self, request: Request) -> None:
         """Called by the request itself."""
         self.requests.append(request)
-        self._answers[request.path](request)
+        self._answers[request.path.partition("?")[0]](request)
 
     def close(self) -> None:
         self.closing.set()

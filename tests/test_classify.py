@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import BinaryIO
 
 import pytest
 from conftest import SAMPLES, Bash, Call, Hiera
+from image_server import ImageServer, Request
 from PIL import Image
 
 from hiera_cli import load_classifier
@@ -386,14 +388,21 @@ def test_a_terminal_gets_no_control_characters_of_names(environment: dict[str, s
 
 
 def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
-    environment: dict[str, str], tmp_path: Path, engine: str
+    environment: dict[str, str], tmp_path: Path
 ) -> None:
-    count = 60 if engine == "torch" else 400  # some seconds' work
-    for number in range(count):
-        (tmp_path / f"{number}.jpg").symlink_to(CAT)
+    server, turn, count = ImageServer(), threading.Lock(), 12
+
+    def in_a_while(request: Request) -> None:  # so that the run is a long one on every machine
+        with turn:
+            time.sleep(0.25)
+        request.reply(body=CAT.read_bytes())
+
+    url = server.at(in_a_while)
+    (tmp_path / "urls").write_text("".join(f"{url}?{number}\n" for number in range(count)))
     status, shown = in_a_terminal(
-        environment, "classify", tmp_path, "--follow", "--batch-size", "1", "-o", tmp_path / "o.csv"
+        environment, "classify", "--files-from", tmp_path / "urls", "--batch-size", "1", "-o", tmp_path / "o.csv"
     )
+    server.close()
     assert status == 0, shown
     assert re.search(rf"\d+ of {count}, \d+\.\d/s, \d+\.\d s left", shown)
     assert re.search(rf"{count} labelled, \d+(\.\d)? s\n$", shown)
