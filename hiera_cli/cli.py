@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hiera_cli import __version__
+from hiera_cli import __version__, usage
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.errors import HieraError, UsageError
 from hiera_cli.limits import MAX_PIXELS, Limits
@@ -37,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # Typer's plain help: half the time of the rich one, and it pipes
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    suggest_commands=False,  # usage.py does
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
@@ -48,12 +49,19 @@ MODELS = (*PUBLISHED, "demo")
 def main() -> None:
     """Run `hiera`. Exit statuses: see run.ExitStatus."""
     try:
-        app(prog_name="hiera", windows_expand_args=False)
+        status = app(prog_name="hiera", windows_expand_args=False, standalone_mode=False)
     except ReaderGone:
         raise SystemExit(0) from None
+    except usage.ParseError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # `hiera` alone
+            print(error.format_message(), file=sys.stderr)
+            raise SystemExit(2) from None
+        _tell(UsageError(*usage.explain(error, sys.argv[1:])))
+        raise SystemExit(2) from None
     except Exception as error:
         _tell(error)
         raise SystemExit(2) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
 
 
 def _tell(error: Exception) -> None:
@@ -149,10 +157,28 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def _hiera(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("-V", "--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
+
+
+@app.command(name="help", hidden=True)
+def show_help(
+    context: typer.Context,
+    command: Annotated[str | None, typer.Argument(metavar="COMMAND", show_default=False)] = None,
+) -> None:
+    """Explain the program, or one of its commands."""
+    parent = context.parent
+    assert parent is not None
+    if command is None:
+        return _print(parent.get_help())
+    commands = parent.command.commands  # type: ignore[attr-defined]
+    if command not in commands:
+        raise UsageError(f"there is no command {command!r}", f"Commands: {', '.join(sorted(commands))}.")
+    with typer.Context(commands[command], info_name=command, parent=parent) as about:
+        _print(commands[command].get_help(about))
+    return None
 
 
 Model = Annotated[
