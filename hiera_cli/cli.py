@@ -44,6 +44,7 @@ app = typer.Typer(
 FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
 MODELS = (*PUBLISHED, "demo")
+STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # as an --output
 
 
 def main() -> None:
@@ -259,7 +260,9 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write here; the name appears when it is complete."),
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Write here; the name appears when it is complete. - is stdout."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --output.")] = False,
     resume: Annotated[
@@ -309,6 +312,12 @@ def classify(
     """Label images: the top-k labels of files, folders, URLs or stdin."""
     if as_json and format not in (None, "json"):
         raise UsageError(f"--json and --format {format} contradict each other")
+    suffix = os.path.splitext(output or "")[1].lower()
+    if as_json and suffix not in ("", ".json"):
+        raise UsageError(
+            f"--json and the suffix of {output} contradict each other",
+            f"Leave --json out, or say --format json: then {output} holds JSON.",
+        )
     from hiera_cli import run
     from hiera_cli.classifier import Options
     from hiera_cli.images import Decoding
@@ -320,7 +329,7 @@ def classify(
         files_from=tuple(files_from or ()),
         files0_from=tuple(files0_from or ()),
         format="json" if as_json else format,
-        output=output,
+        output=None if output in STDOUT else output,
         overwrite=overwrite,
         resume=resume,
         model=model,

@@ -43,14 +43,14 @@ NEEDLESS = {"--recursive": "folders are walked as they are", "-r": "folders are 
 
 def explain(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
     """(message, hint) of a ParseError. arguments: of the command line, without the program's name."""
-    context = getattr(error, "ctx", None)
+    context: Any = getattr(error, "ctx", None)
     known = _options(context.command) if context is not None else {}
     if type(error).__name__ == "NoSuchOption":
         return f"there is no option {error.option_name}", _meant_option(error.option_name, known, context, arguments)
     if isinstance(error, typer.BadParameter) and error.param is not None:
         return _bad_value(error), _more(context)
     if match := re.fullmatch(r"Got unexpected extra arguments? ?\(?s?\)? \((.*)\)", error.message, re.DOTALL):
-        return f"{context.command_path} takes no {match[1]!r}", _more(context)
+        return f"{context.command_path if context else 'hiera'} takes no {match[1]!r}", _more(context)
     if match := re.fullmatch(r"No such command '(.*)'\.?.*", error.message, re.DOTALL):
         return f"there is no command {match[1]!r}", _meant_command(match[1], context, arguments)
     return _in_a_sentence(error.format_message()), _more(context)

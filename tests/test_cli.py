@@ -53,13 +53,10 @@ def test_what_cannot_start_says_why_and_ends_with_2(call: Call, arguments: list[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["classify", "x", "-k", "0"], "Invalid value for '-k' / '--top-k'"),
         (["classify", "x", "-f", "xml"], "'xml' is none of table, plain, json, jsonl, csv, tsv"),
         (["classify", "x", "--device", "tpu"], "'tpu' is none of auto, cpu, cuda, cuda:N, mps"),
         (["classify", "x", "--precision", "int8"], "'int8' is none of auto, fp32, bf16, fp16"),
         (["classify", "x", "--engine", "onnx"], "'onnx' is none of auto, torch, openvino"),
-        (["classify", "x", "--nonsense"], "No such option: --nonsense"),
-        (["clasify"], "No such command 'clasify'"),
     ],
 )
 def test_a_usage_error_ends_with_2(call: Call, arguments: list[str], message: str) -> None:
