@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from hiera_cli.errors import HieraError, UsageError
 from hiera_cli.limits import MAX_PIXELS, Limits
 from hiera_cli.placement import ENGINES, PRECISIONS
 from hiera_cli.printable import printable
+from hiera_cli.signals import handled
 from hiera_cli.streams import ReaderGone
 
 if TYPE_CHECKING:
@@ -100,19 +100,14 @@ def _say_unless(quiet: bool) -> Callable[[str], None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Within it Ctrl-C and SIGTERM end the command in good order: what waits in `apart` cleans up behind itself."""
+    """Within it a signal to end ends the command in good order: what waits in `apart` cleans up behind itself."""
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         print("hiera: interrupted", file=sys.stderr)
         raise SystemExit(128 + number)
 
-    numbers = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
-    before = [signal.signal(number, interrupted) for number in numbers]
-    try:
+    with handled(interrupted):
         yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _completes(values: tuple[str, ...]) -> Any:
@@ -312,6 +307,8 @@ def classify(
     """Label images: the top-k labels of files, folders, URLs or stdin."""
     if as_json and format not in (None, "json"):
         raise UsageError(f"--json and --format {format} contradict each other")
+    if output == "":
+        raise UsageError("--output needs a name: it is empty", "Is a variable of the script not set?")
     suffix = os.path.splitext(output or "")[1].lower()
     if as_json and suffix not in ("", ".json"):
         raise UsageError(

@@ -118,6 +118,11 @@ class Journal:
         """The name that an unfinished file has, for messages."""
         return self._file.part
 
+    @property
+    def has_records(self) -> bool:
+        """Whether there was something to go on with."""
+        return bool(self._last)
+
     def check(self, precision: str, digest: str) -> None:
         """Raise OutputError if the records that are there were made at another precision, or by other weights.
 
@@ -241,7 +246,9 @@ def _merged(starts: Iterable[int], gone: list[int], before: int) -> Iterator[int
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A record that `--resume` can go by, or None."""
+    """A record that `--resume` can go by, or None. As it is written: no byte order mark, no other line end."""
+    if not line.startswith(FIRST_BYTES) or line.endswith(b"\r\n"):
+        return None
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):  # the latter for [[[[…
@@ -250,4 +257,20 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         return None
     if entry.get("status") not in ("ok", "error") or not isinstance(entry.get("resume"), dict):
         return None
-    return entry if entry["status"] == "error" or isinstance(entry.get("model"), str) else None
+    if entry["status"] == "error":
+        return entry
+    predictions = entry.get("predictions")
+    if not isinstance(entry.get("model"), str) or not isinstance(predictions, list):
+        return None
+    return entry if all(_is_prediction(each, rank) for rank, each in enumerate(predictions, 1)) else None
+
+
+def _is_prediction(value: Any, rank: int) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("rank") == rank
+        and isinstance(value.get("index"), int)
+        and isinstance(value.get("label"), str)
+        and isinstance(value.get("score"), float)
+        and 0 <= value["score"] <= 1
+    )

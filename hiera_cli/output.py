@@ -274,6 +274,7 @@ class OutputFile:
         if self._was_there:
             raise OutputError(f"{self.path} exists already", "--overwrite replaces it; --resume goes on with jsonl.")
         if _has_content(self._part):
+            os.close(self._open_locked(self._part))  # or a run is writing it right now, and this says so
             raise OutputError(
                 f"{self.part} exists: an earlier run did not finish",
                 "--resume goes on with jsonl; --overwrite begins anew.",

@@ -26,6 +26,7 @@ class ExitStatus(IntEnum):
     OK = 0
     SOME_FAILED = 1
     COULD_NOT_START = 2
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import warnings
@@ -11,18 +10,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Protocol
 
 from hiera_cli import checkpoints, images, sources
 from hiera_cli.classifier import Classifier, Options, Stream, load_classifier
-from hiera_cli.errors import HieraError, OutputError, UsageError
+from hiera_cli.engine import this_machine
+from hiera_cli.errors import CheckpointError, HieraError, OutputError, UsageError
 from hiera_cli.hub import Download
 from hiera_cli.journal import Journal, Settings
 from hiera_cli.output import FORMATS, SUFFIXES, OutputFile, OutputStream, Writer, encoded, is_stream, table
+from hiera_cli.placement import choose
 from hiera_cli.predictions import Result
 from hiera_cli.printable import printable
 from hiera_cli.report import ExitStatus, Report
+from hiera_cli.signals import handled
 from hiera_cli.streams import ReaderGone
 from hiera_cli.threads import apart
 
@@ -107,6 +109,7 @@ class _Run:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._error: Exception | None = None
+        self._any = False  # whether there was a Result
         name = request.format or _default_format(request.output)
         self._writer = _writer(name, request.output)
         self._journal: Journal | None = None
@@ -148,10 +151,12 @@ class _Run:
     def run(self) -> ExitStatus:
         if self._request.progress is not False and not self._request.quiet and sys.stderr.isatty():
             threading.Thread(target=self._count, name="count", daemon=True).start()
-        with _Interrupts(self._stream) as interrupts:
+        interrupts = _Interrupts(self._stream)
+        with handled(interrupts.handle):
             try:
                 for text in self._writer(self._results()):
-                    self._write(text)
+                    if self._file is None or self._any or not (self._error or interrupts.signal):
+                        self._write(text)  # no empty document is left beside the name of a run that came to nothing
                 self._sink.close(complete=self._error is None and not interrupts.signal)
             except ReaderGone:
                 return ExitStatus.OK
@@ -162,13 +167,15 @@ class _Run:
     def _results(self) -> Iterator[Result]:
         """The Results, counted. Ends early, and quietly, when something is wrong: the writer completes its document."""
         try:
+            self._check_records()
             for result in self._stream:
                 if self._journal is not None:
                     self._report.before = self._journal.done
-                self._report.add(result)
+                self._any = True
                 yield result
-                if self._error is not None:
+                if self._error is not None:  # it could not be written
                     return
+                self._report.add(result)
         except KeyboardInterrupt:  # while loading; otherwise the stream has just ended
             return
         except Exception as error:  # be it a fault of ours
@@ -194,7 +201,7 @@ class _Run:
             raise self._error
         if interrupted:
             report.say(f"interrupted: {report.summary()}{self._where_it_is()}")
-            return ExitStatus.INTERRUPTED if interrupted == signal.SIGINT else ExitStatus.TERMINATED
+            return ExitStatus(128 + interrupted)
         if not report.done and not report.before:
             if not report.warned:  # or the reason has been said: one line is enough
                 report.say("nothing to do: no image was found")
@@ -253,6 +260,19 @@ class _Run:
             self._report.say(f"batches of up to {classifier.engine.batch_size}")
         return classifier
 
+    def _check_records(self) -> None:
+        """Before anything is written, hold the records to go on with against the model; there may be none to load for.
+
+        Weights that are not on this machine yet are held against them once they are.
+        """
+        if self._journal is None or not self._journal.has_records:
+            return
+        request = self._request
+        machine = this_machine(request.engine, request.device)
+        precision = choose(request.engine, request.device, request.precision, machine).precision
+        with suppress(CheckpointError):
+            self._journal.check(precision, checkpoints.resolve(request.model, offline=True).digest())
+
     def _announce(self, download: Download) -> None:
         self._report.say(download.describe())
 
@@ -285,26 +305,13 @@ def _writer(name: str, output: str | None) -> Writer:
 
 
 class _Interrupts:
-    """Within it, SIGINT and SIGTERM end the stream in good order; a second one ends the program at once."""
+    """What a signal to end does: the first ends the stream in good order, a second one the program at once."""
 
     def __init__(self, stream: Stream) -> None:
         self.signal = 0
         self._stream = stream
-        self._before: dict[int, object] = {}
 
-    def __enter__(self) -> _Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as for what a script runs in the background
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
             if sys.stderr.isatty():
                 with suppress(OSError):

@@ -289,7 +289,7 @@ def wait_for_text(process: subprocess.Popen[str], file: Path, text: str) -> None
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupted_run_leaves_a_valid_document(
     environment: dict[str, str], tmp_path: Path, number: signal.Signals, status: int
 ) -> None:

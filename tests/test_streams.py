@@ -44,6 +44,20 @@ def test_a_file_behind_stdout_that_may_not_grow_holds_whole_records(bash: Bash, 
     assert all(json.loads(line)["status"] == "ok" and line.endswith("\n") for line in lines)
 
 
+def test_only_what_was_written_is_counted_as_labelled(bash: Bash, tmp_path: Path) -> None:
+    done = bash(f"ulimit -f 1; hiera classify {SAMPLES} {SAMPLES} -k 2 -o out.jsonl")
+    written = len((tmp_path / "out.jsonl.part").read_text().splitlines())
+    assert done.returncode == 2
+    assert f"hiera: stopped early: {written} labelled, " in done.stderr
+
+
+def test_an_output_without_a_name_is_refused_before_any_work(call: Call, tmp_path: Path) -> None:
+    done = call("classify", CAT, "-o", "")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == ("hiera: error: --output needs a name: it is empty\n  Is a variable of the script not set?\n")
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_what_others_wrote_behind_a_torn_write_is_not_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
