@@ -505,7 +505,7 @@ def _reading(file: Path) -> Iterator[None]:
             raise DeviceError(f"there is not enough free memory to read {file}", "Free some.") from error
         if isinstance(error, OSError):
             raise _unreadable(file, error) from error
-        raise CheckpointError(f"{file} is damaged or no safetensors file: {_shown(str(error))}") from error
+        raise CheckpointError(f"{file} is not a safetensors file, or a damaged one: {_shown(str(error))}") from error
 
 
 def _shown(text: str) -> str:
@@ -519,7 +519,7 @@ def _check_header(file: Path) -> None:
     with file.open("rb") as stream:
         header = int.from_bytes(stream.read(8), "little")
     if size < 10 or header > min(size - 8, MAX_HEADER_BYTES):
-        raise CheckpointError(f"{file} is damaged or no safetensors file: {size:,} bytes with a header of {header:,}")
+        raise CheckpointError(f"{file} is not a safetensors file, or a damaged one: it does not begin as they do")
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:

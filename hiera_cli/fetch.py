@@ -131,7 +131,10 @@ class Fetcher:
         request = self._client.build_request("GET", url)
         for _ in range(MAX_REDIRECTS + 1):
             if request.url.scheme not in ("http", "https"):
-                raise FetchError(f"only http and https URLs are fetched, not {_short(request.url.scheme)}")
+                scheme = request.url.scheme or url.partition(":")[0]  # without a host the client forgets it
+                if scheme.lower() in ("http", "https"):
+                    raise FetchError("the URL names no host")
+                raise FetchError(f"only http and https URLs are fetched, not {_short(scheme)}")
             response = await self._client.send(request, stream=True)
             try:
                 if response.next_request is None:

@@ -332,7 +332,7 @@ def test_damaged_or_hostile_safetensors_are_refused_at_once(folder: Path, conten
 
 def test_a_truncated_file_is_refused(folder: Path) -> None:
     os.truncate(folder / "model.safetensors", 100_000)
-    with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a safetensors file, or a damaged one"):
         resolve(str(folder))
 
 

@@ -585,6 +585,19 @@ def test_a_password_in_a_url_goes_to_its_own_server_alone(server: ImageServer, f
     assert redirected.headers["Authorization"] is None
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("file:///x.jpg", "only http and https URLs are fetched, not file"),
+        ("ftp://127.0.0.1/x.jpg", "only http and https URLs are fetched, not ftp"),
+        ("http://", "the URL names no host"),
+        ("HTTPS:///x.jpg", "the URL names no host"),
+    ],
+)
+def test_what_is_not_a_url_of_the_web_is_told_by_what_it_is(fetch: Callable[..., Body], url: str, message: str) -> None:
+    assert str(fetch(url)) == message
+
+
 @pytest.mark.parametrize("target", ["file://{secret}", "ftp://127.0.0.1/{secret}", "ws://127.0.0.1/{secret}"])
 def test_a_redirect_away_from_the_web_is_an_error_and_nothing_is_read(
     server: ImageServer, fetch: Callable[..., Body], tmp_path: Path, target: str
