@@ -408,9 +408,9 @@ def models(as_json: Json = False) -> None:
 
 @app.command()
 def labels(
-    query: Annotated[
-        str | None,
-        typer.Argument(metavar="QUERY", help="A word of the label, an index or a WordNet id.", show_default=False),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="QUERY...", help="Words of the label, an index or a WordNet id.", show_default=False),
     ] = None,
     model: Model = "tiny",
     as_json: Json = False,
@@ -419,7 +419,8 @@ def labels(
     """List the classes of the model: index, WordNet id, label."""
     from hiera_cli.labels import matching
 
-    found = matching(_labels_of(model, offline), query or "")
+    query = " ".join(words or ())
+    found = matching(_labels_of(model, offline), query)
     if as_json:
         _print(json.dumps([{"index": each.index, "wnid": each.wnid, "label": each.text} for each in found]))
     elif found:

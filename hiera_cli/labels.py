@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -25,6 +26,19 @@ def imagenet_labels() -> tuple[Label, ...]:
 
 
 def matching(labels: tuple[Label, ...], query: str) -> list[Label]:
-    """The labels that contain a word or phrase, or have it as their index or WordNet id, without regard to case."""
+    """The labels that contain a word or phrase, or have it as their index or WordNet id, without regard to case.
+
+    Those that have it as whole words come first, each kind in the order of the classes.
+    """
     wanted = query.casefold()
-    return [label for label in labels if wanted in label.text.casefold() or wanted in (str(label.index), label.wnid)]
+    if not wanted:
+        return list(labels)
+    whole = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
+    first, rest = [], []
+    for label in labels:
+        text = label.text.casefold()
+        if whole.search(text) or wanted in (str(label.index), label.wnid):
+            first.append(label)
+        elif wanted in text:
+            rest.append(label)
+    return first + rest

@@ -176,13 +176,24 @@ def test_every_command_explains_itself(call: Call) -> None:
 
 def test_labels_are_listed_and_filtered(call: Call) -> None:
     assert call("labels", "tabby").out == "281\tn02123045\ttabby, tabby cat\n"
-    assert len(call("labels").out.splitlines()) == 1000
+    assert [int(line.split("\t")[0]) for line in call("labels").out.splitlines()] == list(range(1000))
     assert json.loads(call("labels", "crane", "--json").out) == [
         {"index": 134, "wnid": "n02012849", "label": "crane"},
         {"index": 517, "wnid": "n03126707", "label": "crane"},
     ]
-    none = call("labels", "no such thing")
+    none = call("labels", "no", "such", "thing")
     assert (none.status, none.out, none.err) == (1, "", "hiera: no label matches 'no such thing'\n")
+
+
+def test_labels_with_the_whole_word_come_first(call: Call) -> None:
+    cats = [line.split("\t")[2] for line in call("labels", "cat").out.splitlines()]
+    assert cats[:5] == ["tabby, tabby cat", "tiger cat", "Persian cat", "Siamese cat, Siamese", "Egyptian cat"]
+    assert {"bullfrog, Rana catesbeiana", "catamaran"} < set(cats[5:])
+
+
+def test_several_words_of_a_label_need_no_quotes(call: Call) -> None:
+    assert call("labels", "Tabby", "CAT") == call("labels", "tabby cat")
+    assert call("labels", "tabby", "cat").out == "281\tn02123045\ttabby, tabby cat\n"
 
 
 def test_labels_of_a_checkpoint_of_ones_own(call: Call, tmp_path: Path) -> None:
