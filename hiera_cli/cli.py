@@ -23,6 +23,7 @@ import typer
 from hiera_cli import __version__, usage
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.errors import HieraError, UsageError
+from hiera_cli.help import HelpCommand, HelpGroup
 from hiera_cli.limits import MAX_PIXELS, Limits
 from hiera_cli.placement import ENGINES, PRECISIONS
 from hiera_cli.printable import printable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from hiera_cli.labels import Label
 
 app = typer.Typer(
+    cls=HelpGroup,
     help="Label images with Hiera, a hierarchical vision transformer.",
     rich_markup_mode=None,  # Typer's plain help: half the time of the rich one, and it pipes
     pretty_exceptions_enable=False,
@@ -223,7 +225,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use no network, for we
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but fatal errors.")]
 
 
-@app.command()
+@app.command(cls=HelpCommand)
 def classify(
     inputs: Annotated[
         list[str] | None,
@@ -348,7 +350,7 @@ def classify(
     raise typer.Exit(run.classify(request))
 
 
-@app.command()
+@app.command(cls=HelpCommand)
 def download(
     models: Annotated[
         list[str] | None,
@@ -385,7 +387,7 @@ def download(
         _print(json.dumps(fetched, indent=2))
 
 
-@app.command()
+@app.command(cls=HelpCommand)
 def models(as_json: Json = False) -> None:
     """List the models: size, published accuracy, licence, whether they are on this machine."""
     from hiera_cli import weights
@@ -406,7 +408,7 @@ def models(as_json: Json = False) -> None:
     return _print("\n".join(lines))
 
 
-@app.command()
+@app.command(cls=HelpCommand)
 def labels(
     words: Annotated[
         list[str] | None,
@@ -441,7 +443,7 @@ def _labels_of(model: str, offline: bool) -> tuple[Label, ...]:
     return checkpoints.resolve(model, offline=offline).labels
 
 
-@app.command()
+@app.command(cls=HelpCommand)
 def info(
     engine: Engine = "auto",
     device: Device = "auto",
@@ -479,7 +481,7 @@ def info(
     return _print("\n".join(lines))
 
 
-@app.command()
+@app.command(cls=HelpCommand)
 def bench(
     model: Model = "tiny",
     device: Device = "auto",

@@ -1,0 +1,117 @@
+"""How `--help` is laid out: options in groups, with examples, and no summary cut off."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+# In the order in which a command shows those that it has. What is in none of them comes last.
+OTHERS = "Options"
+GROUPS = {
+    "Inputs": ("--files-from", "--files0-from", "--exclude", "--hidden", "--follow"),
+    "Model": ("--model", "--engine", "--device", "--precision", "--batch-size", "--workers", "--full-decode"),
+    "Output": (
+        "--top-k",
+        "--min-score",
+        "--format",
+        "--json",
+        "--output",
+        "--overwrite",
+        "--resume",
+        "--quiet",
+        "--verbose",
+        "--progress",
+    ),
+    "Limits": ("--max-pixels", "--max-mib", "--url-timeout", "--offline"),
+}
+
+# Each fits on a line of 60 columns.
+EXAMPLES = {
+    "hiera": (
+        "hiera classify cat.jpg",
+        "hiera classify photos -o labels.csv",
+        "hiera classify --help",
+    ),
+    "classify": (
+        "hiera classify cat.jpg photos/",
+        "hiera classify photos --json | jq '.[].predictions[0]'",
+        "hiera classify photos -o labels.jsonl --resume",
+        "find . -name '*.jpg' | hiera classify --files-from -",
+    ),
+    "download": (
+        "hiera download",
+        "hiera download base --to /media/usb/hiera-base",
+        "hiera download --force tiny",
+    ),
+    "models": (
+        "hiera models",
+        "hiera models --json | jq -r '.[].repository'",
+    ),
+    "labels": (
+        "hiera labels",
+        "hiera labels tabby cat",
+        "hiera labels -m ORG/NAME",
+    ),
+    "info": (
+        "hiera info",
+        "hiera info --device cuda",
+        "hiera info --clear-compiled",
+    ),
+    "bench": (
+        "hiera bench",
+        "hiera bench -m base --seconds 20",
+        "hiera bench --device cpu --json",
+    ),
+}
+
+
+def group_of(parameter: Any) -> str:
+    """The group of an option, or where an argument stands."""
+    if parameter.param_type_name == "argument":
+        return "Arguments"
+    return next((group for group, names in GROUPS.items() if {*parameter.opts} & {*names}), OTHERS)
+
+
+class HelpCommand(TyperCommand):
+    """A command with its examples first, and its options in groups."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """The whole summary: lists of commands wrap it."""
+        return super().get_short_help_str(limit=1000)
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """What the command does, and examples."""
+        super().format_help_text(ctx, formatter)
+        _write_examples(self.name, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then options, group by group: a group of which the command has one option alone is none."""
+        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", *GROUPS, OTHERS)}
+        shown = [(each, record) for each in self.get_params(ctx) if (record := each.get_help_record(ctx)) is not None]
+        groups = Counter(group_of(each) for each, _ in shown)
+        for each, record in shown:
+            group = group_of(each)
+            sections[group if groups[group] > 1 or group == "Arguments" else OTHERS].append(record)
+        width = max(len(name) for _, (name, _) in shown)
+        for name, records in sections.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl([(name.ljust(width), text) for name, text in records])
+
+
+class HelpGroup(TyperGroup):
+    """The program, with examples."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """What the program does, and examples."""
+        super().format_help_text(ctx, formatter)
+        _write_examples("hiera", formatter)
+
+
+def _write_examples(name: str | None, formatter: Any) -> None:
+    if name in EXAMPLES:
+        with formatter.section("Examples"):
+            for line in EXAMPLES[name]:
+                formatter.write(f"  {line}\n")
