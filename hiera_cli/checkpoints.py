@@ -39,6 +39,7 @@ from hiera_cli.architecture import (
 )
 from hiera_cli.errors import CheckpointError, DeviceError, is_out_of_memory
 from hiera_cli.labels import Label, imagenet_labels
+from hiera_cli.names import MODELS, model_name, near_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -185,10 +186,12 @@ class Checkpoint:
 def resolve(model: str, *, offline: bool = False, progress: hub.Progress | None = None) -> Checkpoint:
     """Find a model and read everything about it but the weights themselves.
 
-    model: a published name (`tiny` … `huge`), `demo`, a Hub repository (`ORG/NAME`), a folder or a file.
+    model: a published name (`tiny` … `huge`, and what `model_name` takes for one), `demo`, a Hub repository
+    (`ORG/NAME`), a folder or a file.
     offline: only what is on this machine already. progress: told about a download, should there be one.
     Raises CheckpointError (its message says what was tried).
     """
+    model = model_name(model)
     if model == DEMO:
         return replace(from_folder(DEMO_FOLDER), name=DEMO)
     if model in PUBLISHED:
@@ -207,11 +210,13 @@ def record_name(model: str) -> str:
 
 def check_name(model: str) -> None:
     """Raise CheckpointError if a model is called by no name that `resolve` knows, before anything is read."""
-    known = model in PUBLISHED or model == DEMO or hub.is_repository_name(model)
+    known = model in MODELS or hub.is_repository_name(model)
     if not known and not (model and _mode(Path(os.path.expanduser(model)))):
+        close = near_model(model)
         raise CheckpointError(
             f"no model, folder or file is called {model!r}",
-            f"Name one of {', '.join([*PUBLISHED, DEMO])}, a Hub repository (ORG/NAME), a folder or a weights file.",
+            (f"Did you mean {close}?\n" if close else "")
+            + f"Name one of {', '.join(MODELS)}, a Hub repository (ORG/NAME), a folder or a weights file.",
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,9 +21,10 @@ import typer
 
 from hiera_cli import __version__, usage
 from hiera_cli.architecture import LICENCE, PUBLISHED
-from hiera_cli.errors import HieraError, UsageError
+from hiera_cli.errors import CheckpointError, DeviceError, HieraError, UsageError
 from hiera_cli.help import HelpCommand, HelpGroup
 from hiera_cli.limits import MAX_PIXELS, Limits
+from hiera_cli.names import MODELS, model_name, near
 from hiera_cli.placement import ENGINES, PRECISIONS
 from hiera_cli.printable import printable
 from hiera_cli.signals import handled
@@ -32,6 +32,27 @@ from hiera_cli.streams import ReaderGone
 
 if TYPE_CHECKING:
     from hiera_cli.labels import Label
+
+
+class Command(HelpCommand):
+    """A command whose errors tell where what is wrong came from."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Click's, which leaves out of some errors to which command they belong."""
+        try:
+            return super().parse_args(ctx, args)
+        except usage.ParseError as error:
+            error.ctx = getattr(error, "ctx", None) or ctx
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it. An error about a value that the environment asked for says so."""
+        try:
+            return super().invoke(ctx)
+        except (CheckpointError, DeviceError) as error:
+            usage.name_variables(error, ctx)
+            raise
+
 
 app = typer.Typer(
     cls=HelpGroup,
@@ -45,7 +66,6 @@ app = typer.Typer(
 
 FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
-MODELS = (*PUBLISHED, "demo")
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # as an --output
 
 
@@ -116,33 +136,13 @@ def _completes(values: tuple[str, ...]) -> Any:
     return lambda incomplete: [value for value in values if value.startswith(incomplete)]
 
 
-def _checked_format(value: str | None) -> str | None:
-    if value is not None and value not in FORMATS:
-        raise typer.BadParameter(f"{value!r} is none of {', '.join(FORMATS)}")
-    return value
-
-
-def _checked_device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-        raise typer.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N, mps")
-    return value
-
-
-def _checked_engine(value: str) -> str:
-    if value not in ENGINES:
-        raise typer.BadParameter(f"{value!r} is none of {', '.join(ENGINES)}")
-    return value
-
-
-def _checked_precision(value: str) -> str:
-    if value not in PRECISIONS:
-        raise typer.BadParameter(f"{value!r} is none of {', '.join(PRECISIONS)}")
-    return value
+def _one_of(values: tuple[str, ...]) -> Any:
+    return lambda value: None if value is None else usage.one_of(value, values)
 
 
 def _checked_number(value: float) -> float:
     if not math.isfinite(value):  # nan passes every comparison with the bounds
-        raise typer.BadParameter(f"{value} is not a number")
+        raise typer.BadParameter(f"{value} is not a valid number")
     return value
 
 
@@ -173,7 +173,10 @@ def show_help(
         return _print(parent.get_help())
     commands = parent.command.commands  # type: ignore[attr-defined]
     if command not in commands:
-        raise UsageError(f"there is no command {command!r}", f"Commands: {', '.join(sorted(commands))}.")
+        shown = [name for name, each in commands.items() if not each.hidden]
+        close = near(command, shown)
+        hint = f"Did you mean `hiera help {close}`?" if close else f"Commands: {', '.join(shown)}."
+        raise UsageError(f"there is no command {command!r}", hint)
     with typer.Context(commands[command], info_name=command, parent=parent) as about:
         _print(commands[command].get_help(about))
     return None
@@ -188,6 +191,7 @@ Model = Annotated[
         metavar="MODEL",
         help="tiny, small, base, base-plus, large, huge, demo, ORG/NAME, a folder or a file.",
         autocompletion=_completes(MODELS),
+        callback=model_name,
     ),
 ]
 Device = Annotated[
@@ -197,7 +201,7 @@ Device = Annotated[
         metavar="DEVICE",
         help="auto, cpu, cuda, cuda:N or mps. auto takes CUDA where it is available.",
         autocompletion=_completes(DEVICES),
-        callback=_checked_device,
+        callback=usage.device,
     ),
 ]
 Precision = Annotated[
@@ -207,7 +211,7 @@ Precision = Annotated[
         metavar="PRECISION",
         help="auto, fp32, bf16 or fp16. auto is bf16 where the processor or GPU has it; fp32 is the reference.",
         autocompletion=_completes(PRECISIONS),
-        callback=_checked_precision,
+        callback=_one_of(PRECISIONS),
     ),
 ]
 Engine = Annotated[
@@ -217,7 +221,7 @@ Engine = Annotated[
         metavar="ENGINE",
         help="auto, torch or openvino. auto is openvino on a CPU where it is installed.",
         autocompletion=_completes(ENGINES),
-        callback=_checked_engine,
+        callback=_one_of(ENGINES),
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -225,7 +229,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use no network, for we
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but fatal errors.")]
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=Command)
 def classify(
     inputs: Annotated[
         list[str] | None,
@@ -251,7 +255,7 @@ def classify(
             help="table, plain, json, jsonl, csv or tsv. By default: from the suffix of --output, "
             "else table on a terminal and plain elsewhere.",
             autocompletion=_completes(FORMATS),
-            callback=_checked_format,
+            callback=_one_of(FORMATS),
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
@@ -350,7 +354,7 @@ def classify(
     raise typer.Exit(run.classify(request))
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=Command)
 def download(
     models: Annotated[
         list[str] | None,
@@ -373,7 +377,7 @@ def download(
     from hiera_cli import weights
     from hiera_cli.threads import apart
 
-    names = models or ["tiny"]
+    names = [model_name(name) for name in models or ["tiny"]]
     fetched = []
     for name in names:
         folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
@@ -387,7 +391,7 @@ def download(
         _print(json.dumps(fetched, indent=2))
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=Command)
 def models(as_json: Json = False) -> None:
     """List the models: size, published accuracy, licence, whether they are on this machine."""
     from hiera_cli import weights
@@ -408,7 +412,7 @@ def models(as_json: Json = False) -> None:
     return _print("\n".join(lines))
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=Command)
 def labels(
     words: Annotated[
         list[str] | None,
@@ -443,7 +447,7 @@ def _labels_of(model: str, offline: bool) -> tuple[Label, ...]:
     return checkpoints.resolve(model, offline=offline).labels
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=Command)
 def info(
     engine: Engine = "auto",
     device: Device = "auto",
@@ -481,7 +485,7 @@ def info(
     return _print("\n".join(lines))
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=Command)
 def bench(
     model: Model = "tiny",
     device: Device = "auto",

@@ -14,6 +14,7 @@ from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.checkpoints import CONFIG, DEMO, WEIGHTS
 from hiera_cli.engine import cpu_count, this_machine
 from hiera_cli.errors import OutputError, UsageError
+from hiera_cli.names import near_model
 from hiera_cli.placement import choose
 
 
@@ -26,8 +27,11 @@ def download(name: str, folder: str | None, *, force: bool, quiet: bool, say: Ca
         raise UsageError("the demo model is inside the program: there is nothing to download")
     repository = PUBLISHED[name].repository if name in PUBLISHED else name
     if not hub.is_repository_name(repository):
+        close = near_model(name)
         raise UsageError(
-            f"{name!r} is no model to download", f"Name one of {', '.join(PUBLISHED)}, or a Hub repository."
+            f"{name!r} is not a model to download",
+            (f"Did you mean {close}?\n" if close in PUBLISHED else "")
+            + f"Name one of {', '.join(PUBLISHED)}, or a Hub repository (ORG/NAME).",
         )
     was_here = hub.cached(repository, (CONFIG, WEIGHTS)) is not None and not force
     progress = None if quiet else lambda each: say(each.describe())

@@ -53,10 +53,10 @@ def test_what_cannot_start_says_why_and_ends_with_2(call: Call, arguments: list[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["classify", "x", "-f", "xml"], "'xml' is none of table, plain, json, jsonl, csv, tsv"),
-        (["classify", "x", "--device", "tpu"], "'tpu' is none of auto, cpu, cuda, cuda:N, mps"),
-        (["classify", "x", "--precision", "int8"], "'int8' is none of auto, fp32, bf16, fp16"),
-        (["classify", "x", "--engine", "onnx"], "'onnx' is none of auto, torch, openvino"),
+        (["classify", "x", "-f", "xml"], "'xml' is not one of table, plain, json, jsonl, csv, tsv"),
+        (["classify", "x", "--device", "tpu"], "'tpu' is not one of auto, cpu, cuda, cuda:N, mps"),
+        (["classify", "x", "--precision", "int8"], "'int8' is not one of auto, fp32, bf16, fp16"),
+        (["classify", "x", "--engine", "onnx"], "'onnx' is not one of auto, torch, openvino"),
     ],
 )
 def test_a_usage_error_ends_with_2(call: Call, arguments: list[str], message: str) -> None:
