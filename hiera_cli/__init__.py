@@ -11,16 +11,53 @@ Importing this package alone imports no torch: `load_classifier` does, when it i
 from __future__ import annotations
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_classifier"]
+__all__ = [
+    "CheckpointError",
+    "Classifier",
+    "DecodeError",
+    "DeviceError",
+    "Failure",
+    "FetchError",
+    "HieraError",
+    "InferenceError",
+    "InputError",
+    "NotFoundError",
+    "Prediction",
+    "ReadError",
+    "Result",
+    "TooLargeError",
+    "__version__",
+    "load_classifier",
+]
 
 TYPE_CHECKING = False  # without importing typing: the first milliseconds of the program are where Ctrl-C is a traceback
 if TYPE_CHECKING:
-    from hiera_cli.classifier import load_classifier
+    from hiera_cli.classifier import Classifier, load_classifier
+    from hiera_cli.errors import (
+        CheckpointError,
+        DecodeError,
+        DeviceError,
+        FetchError,
+        HieraError,
+        InferenceError,
+        InputError,
+        NotFoundError,
+        ReadError,
+        TooLargeError,
+    )
+    from hiera_cli.predictions import Failure, Prediction, Result
 
 
 def __getattr__(name: str) -> object:
-    if name == "load_classifier":
-        from hiera_cli.classifier import load_classifier
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return load_classifier
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = {"Classifier": "classifier", "load_classifier": "classifier"}.get(
+        name, "errors" if name.endswith("Error") else "predictions"
+    )
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -15,12 +15,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from hiera_cli import checkpoints, images, sources
 from hiera_cli.engine import Answer, Engine, cpu_count, open_engine, this_machine
@@ -45,6 +47,9 @@ DEFAULT_BATCH = 8  # until the engine is there to say its own
 MAX_WORKERS = 32
 
 
+Input: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
+
+
 class Classifier:
     """A model on a device.
 
@@ -62,7 +67,7 @@ class Classifier:
 
     def classify(
         self,
-        inputs: Iterable[str | os.PathLike[str]],
+        inputs: Input | Iterable[Input],
         *,
         top_k: int = 5,
         min_score: float = 0.0,
@@ -70,16 +75,55 @@ class Classifier:
         max_pixels: int = MAX_PIXELS,
         full_decode: bool = False,
     ) -> Iterator[Result]:
-        """Label files, folders and http(s) URLs. Yields one Result for each image, in order, as they are known.
+        """Label files, folders, http(s) URLs and images in memory: one of them, or any number.
+
+        Yields one Result for each image, in order, as they are known. In memory: a PIL.Image of any mode, or an array,
+        uint8 of (height, width, 3) in RGB, (height, width, 4) with alpha or (height, width) in grey.
 
         max_pixels: larger images are refused. full_decode: large JPEGs are decoded in full, as the reference does.
-        An input that can't be labelled yields a Result with an error; nothing is raised for it.
+        An input that can't be labelled yields a Result with an error; nothing is raised for it. Raises TypeError for
+        what is none of these.
         """
-        walk = sources.Walk(images.suffixes)
-        found = sources.expand((os.fspath(item) for item in inputs), walk, warn=lambda message: None)
         decoding = Decoding(max_pixels=max_pixels, full=full_decode)
+        arguments = (_argument(item, decoding) for item in _each(inputs))
+        found = sources.expand(arguments, sources.Walk(images.suffixes), warn=lambda message: None)
         options = Options(top_k=top_k, min_score=min_score, workers=workers, decoding=decoding)
         return iter(Stream(found, lambda: self, options))
+
+
+def _each(inputs: Input | Iterable[Input]) -> Iterable[Input]:
+    """The inputs one by one. A str is one, and not its letters; so is an image, and not the rows of its array."""
+    if isinstance(inputs, (str, os.PathLike, Image.Image)):
+        return (inputs,)
+    if isinstance(inputs, np.ndarray) and inputs.ndim in (2, 3):
+        return (inputs,)
+    if isinstance(inputs, bytes) or not isinstance(inputs, Iterable):
+        raise _not_an_input(inputs)
+    return inputs
+
+
+def _argument(item: object, decoding: Decoding) -> str | Source:
+    """One input from Python, as `sources.expand` takes it."""
+    if isinstance(item, np.ndarray):
+        item = images.from_array(item)
+    if isinstance(item, Image.Image):
+        name = getattr(item, "filename", "")
+        path = name if isinstance(name, str) else ""
+        try:
+            images.read(item, decoding)  # here: one image may be given twice, and two threads can't read it at once
+        except InputError as error:
+            return Source(path, Kind.MEMORY, error)
+        return Source(path, Kind.MEMORY, image=item)
+    if isinstance(item, os.PathLike):
+        item = os.fspath(item)
+    if not isinstance(item, str):
+        raise _not_an_input(item)
+    return item
+
+
+def _not_an_input(item: object) -> TypeError:
+    hint = "; PIL.Image.open(io.BytesIO(...)) makes an image of them" if isinstance(item, bytes) else ""
+    return TypeError(f"an input is a path or URL (str, Path), a PIL.Image or an array, not {type(item).__name__}{hint}")
 
 
 def load_classifier(
@@ -333,6 +377,8 @@ class Stream:
                     entry.stamp = stamp_of(entry.source.path)
                 entry.pixels = _pixels(entry.source, entry.data, self._options)
                 entry.data = None
+                if entry.source.image is not None:  # no longer needed here, while the Result may wait for long
+                    entry.source = replace(entry.source, image=None)
             except InputError as error:
                 entry.fail(error)
             except MemoryError:
@@ -414,6 +460,8 @@ def _start(target: Callable[[], None], name: str) -> None:
 def _pixels(source: Source, body: bytes | None, options: Options) -> Pixels:
     if source.kind is Kind.STDIN:
         body = _read_stdin(options.limits.bytes)
+    if source.image is not None:
+        return images.prepare(source.image, options.decoding)
     if body is None:
         return images.load(source.path, options.decoding)
     return images.decode_bytes(body, options.decoding)

@@ -442,6 +442,31 @@ def preprocess(image: Image.Image) -> Pixels:
     return _normalised(_crop(_flat(_turned(image, _orientation(image)))))
 
 
+def read(image: Image.Image, decoding: Decoding | None = None) -> None:
+    """Have an image that Pillow has opened in memory. Raises InputError: damaged, truncated, over the limit."""
+    decoding = decoding or Decoding()
+    with _faults_of_the_file(b"", decoding):
+        _check_pixels(image, decoding)
+        image.load()
+
+
+def prepare(image: Image.Image, decoding: Decoding | None = None) -> Pixels:
+    """`preprocess` for an image of which nothing is known: whatever is wrong with it is an InputError."""
+    with _faults_of_the_file(b"", decoding or Decoding()):
+        return preprocess(image)
+
+
+def from_array(array: NDArray[np.uint8]) -> Image.Image:
+    """The image of an array: uint8, (height, width, 3) in RGB, (height, width, 4) with alpha, (height, width) in grey.
+
+    Raises TypeError for any other.
+    """
+    shape = array.shape
+    if array.dtype != np.uint8 or not array.size or not (array.ndim == 2 or (array.ndim == 3 and shape[2] in (3, 4))):
+        raise TypeError(f"an array as an input is uint8, (height, width, 3), not {array.dtype}, {shape}")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
 def rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB: alpha on white, 16-bit and floating-point samples scaled."""
     return _flat(image).convert("RGB")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +53,8 @@ def stamp_of(path: str) -> Stamp | None:
 class Result:
     """The one record of one input: its predictions, best first, or its error.
 
-    path: as the user gave it. model, precision: what labelled it, "" for an error. stamp: of a file, before it was
-    read.
+    path: as the user gave it; of an image in memory the file that Pillow opened, or "". model, precision: what labelled
+    it, "" for an error. stamp: of a file, before it was read.
     """
 
     path: str
@@ -62,6 +63,12 @@ class Result:
     error: Failure | None = None
     precision: str = ""
     stamp: Stamp | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record that `--json` prints of it: strings, numbers, lists and dictionaries alone."""
+        from hiera_cli.output import record  # which imports this module
+
+        return record(self)
 
 
 def predict(

@@ -14,8 +14,12 @@ from enum import Enum
 from heapq import merge
 from io import RawIOBase
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 STDIN = "-"
 MAX_PATH_BYTES = 1 << 20
@@ -32,15 +36,20 @@ class Kind(Enum):
     FILE = "file"
     URL = "url"
     STDIN = "stdin"
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input. path: as the user gave it. error: why there is nothing to read, known before reading."""
+    """One input.
+
+    path: as the user gave it. error: why there is nothing to read, known before reading. image: of an input in memory.
+    """
 
     path: str
     kind: Kind = Kind.FILE
     error: InputError | None = None
+    image: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,17 @@ def is_url(argument: str) -> bool:
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", argument))
 
 
-def expand(arguments: Iterable[str], walk: Walk, warn: Warn, *, stdin_taken: bool = False) -> Iterator[Source]:
+def expand(arguments: Iterable[str | Source], walk: Walk, warn: Warn, *, stdin_taken: bool = False) -> Iterator[Source]:
     """Yield the inputs that the arguments name: files, URLs and stdin as they stand, folders walked.
 
-    Lazy: a folder is listed when its turn comes. What is not there is yielded too, with its error.
+    Lazy: a folder is listed when its turn comes. What is not there is yielded too, with its error; what is a Source
+    already, as it is.
     stdin_taken: stdin is the list that the arguments come from, so it can't be an image as well.
     """
     for argument in arguments:
-        if argument == STDIN:
+        if isinstance(argument, Source):
+            yield argument
+        elif argument == STDIN:
             taken = ReadError("stdin was read already") if stdin_taken else None
             yield Source(argument, Kind.STDIN, taken)
             stdin_taken = True

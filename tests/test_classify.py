@@ -17,14 +17,15 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
 from conftest import SAMPLES, Bash, Call, Hiera
 from image_server import ImageServer, Request
 from PIL import Image
 
-from hiera_cli import load_classifier
+from hiera_cli import Classifier, load_classifier
 from hiera_cli.run import is_rereadable
 
 CAT = SAMPLES / "cat.jpg"
@@ -475,3 +476,84 @@ def test_the_python_face_labels_files_and_folders(engine: str) -> None:
     assert results[0].predictions[0].label == "tabby, tabby cat"
     assert results[0].model == "demo"
     assert results[-1].error is not None
+
+
+@pytest.fixture
+def classifier(engine: str) -> Classifier:
+    return load_classifier("demo", engine=engine, device="cpu", precision="fp32")
+
+
+def test_one_path_is_one_input_and_not_its_letters(classifier: Classifier) -> None:
+    for path in (str(CAT), CAT):
+        (result,) = classifier.classify(path, top_k=1)
+        assert (result.path, result.predictions[0].label) == (str(CAT), "tabby, tabby cat")
+
+
+def test_images_and_arrays_are_inputs_beside_paths(classifier: Classifier) -> None:
+    image = Image.open(CAT)
+    array = np.asarray(Image.open(CAT))
+    for single in (image, array):
+        (result,) = classifier.classify(single, top_k=1)
+        assert result.predictions[0].label == "tabby, tabby cat"
+    inputs = [Image.open(SAMPLES / "rocket.jpg"), CAT, image, image, array, np.zeros((1, 1), np.uint8)]
+    results = list(classifier.classify(iter(inputs), top_k=1))
+    assert [result.path for result in results] == [str(SAMPLES / "rocket.jpg"), *[str(CAT)] * 3, "", ""]
+    assert [result.predictions[0].label for result in results[:5]] == ["missile", *["tabby, tabby cat"] * 4]
+    assert len(list(classifier.classify(np.stack([array, array, array])))) == 3
+
+
+def test_an_image_in_memory_gives_the_scores_of_its_file(classifier: Classifier) -> None:
+    inputs = [CAT, Image.open(CAT), np.asarray(Image.open(CAT))]
+    first, *others = [result.predictions[0].score for result in classifier.classify(inputs)]
+    assert others == pytest.approx([first, first], abs=1e-5)
+
+
+def test_an_image_that_can_not_be_read_is_an_error_of_its_own(classifier: Classifier) -> None:
+    broken = Image.open(io.BytesIO(CAT.read_bytes()[:20_000]))
+    results = list(classifier.classify([broken, Image.open(CAT)], max_pixels=500 * 375, top_k=1))
+    assert [result.error and result.error.type for result in results] == ["DecodeError", None]
+    (result,) = classifier.classify(Image.new("RGB", (100, 100)), max_pixels=9_999)
+    assert result.to_dict()["error"]["message"].startswith("its 10,000 pixels are over the limit of 9,999")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (3, "an input is a path or URL (str, Path), a PIL.Image or an array, not int"),
+        ([CAT, None], "an input is a path or URL (str, Path), a PIL.Image or an array, not NoneType"),
+        (
+            b"\xff\xd8\xff",
+            "an input is a path or URL (str, Path), a PIL.Image or an array, not bytes; "
+            "PIL.Image.open(io.BytesIO(...)) makes an image of them",
+        ),
+        (
+            np.zeros((3, 224, 224), np.float32),
+            "an array as an input is uint8, (height, width, 3), not float32, (3, 224, 224)",
+        ),
+        (
+            np.zeros((3, 224, 224), np.uint8),
+            "an array as an input is uint8, (height, width, 3), not uint8, (3, 224, 224)",
+        ),
+    ],
+)
+def test_what_is_not_an_input_is_a_type_error_that_says_what_is(classifier: Classifier, inputs: Any, said: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        list(classifier.classify(inputs))
+    assert str(caught.value) == said
+
+
+def test_a_result_as_a_dictionary_is_the_json_record(call: Call, classifier: Classifier) -> None:
+    paths = [str(CAT), "gone.jpg"]
+    results = [result.to_dict() for result in classifier.classify(paths, top_k=1)]
+    assert json.loads(call("classify", *paths, "-k1", "--json").out) == json.loads(json.dumps(results))
+
+
+def test_what_python_needs_is_exported_and_imported_when_it_is_used() -> None:
+    code = (
+        "import sys, hiera_cli\n"
+        "assert set(hiera_cli.__all__) <= set(dir(hiera_cli))\n"
+        "print(hiera_cli.InputError.__module__, 'numpy' in sys.modules)\n"
+        "print([name for name in hiera_cli.__all__ if not hasattr(hiera_cli, name)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "hiera_cli.errors False\n[]\n"
