@@ -458,8 +458,8 @@ def _start(target: Callable[[], None], name: str) -> None:
 
 
 def _pixels(source: Source, body: bytes | None, options: Options) -> Pixels:
-    if source.kind is Kind.STDIN:
-        body = _read_stdin(options.limits.bytes)
+    if source.kind in (Kind.STDIN, Kind.DESCRIPTOR) and (number := sources.descriptor(source.path)) is not None:
+        body = _read_descriptor(number, options.limits.bytes)
     if source.image is not None:
         return images.prepare(source.image, options.decoding)
     if body is None:
@@ -467,14 +467,15 @@ def _pixels(source: Source, body: bytes | None, options: Options) -> Pixels:
     return images.decode_bytes(body, options.decoding)
 
 
-def _read_stdin(limit: int) -> bytes:
+def _read_descriptor(number: int, limit: int) -> bytes:
+    name = "it" if number else "stdin"
     body = bytearray()
     try:
-        with sources.open_stdin() as stdin:
-            while chunk := sources.read_raw(stdin):
+        with sources.open_descriptor(number) as stream:
+            while chunk := sources.read_raw(stream):
                 body += chunk
                 if len(body) > limit:
-                    raise TooLargeError(f"stdin is over {limit >> 20} MiB (--max-mib raises it)")
+                    raise TooLargeError(f"{name} is over {limit >> 20} MiB (--max-mib raises it)")
     except OSError as error:
-        raise ReadError(f"cannot read stdin: {error.strerror}") from error
+        raise ReadError(f"cannot read {name}: {error.strerror}") from error
     return bytes(body)

@@ -65,7 +65,7 @@ def classify(request: Request) -> ExitStatus:
         raise UsageError(
             "nothing to classify: name files, folders or URLs", "For example: hiera classify cat.jpg photos/"
         )
-    if [*request.inputs, *request.files_from, *request.files0_from].count(sources.STDIN) > 1:
+    if [*map(sources.descriptor, (*request.inputs, *request.files_from, *request.files0_from))].count(0) > 1:
         raise UsageError("stdin (-) can be read only once")
     try:
         os.getcwd()
@@ -218,7 +218,7 @@ class _Run:
         return f"; what was done is in {self._file.part}{', --resume goes on from there' if self._journal else ''}"
 
     def _sources(self) -> Iterator[sources.Source]:
-        stdin_taken = sources.STDIN in (*self._request.files_from, *self._request.files0_from)
+        stdin_taken = 0 in map(sources.descriptor, (*self._request.files_from, *self._request.files0_from))
         return sources.expand(self._arguments(), self._walk, self._report.warn, stdin_taken=stdin_taken)
 
     def _arguments(self) -> Iterator[str]:

@@ -7,6 +7,7 @@ import fnmatch
 import os
 import re
 import select
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Kind(Enum):
     FILE = "file"
     URL = "url"
     STDIN = "stdin"
+    DESCRIPTOR = "descriptor"
     MEMORY = "memory"
 
 
@@ -74,20 +76,41 @@ def is_url(argument: str) -> bool:
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", argument))
 
 
+def descriptor(name: str) -> int | None:
+    """The number of the open descriptor that a name stands for: 0 for - and /dev/stdin, 63 for /dev/fd/63.
+
+    Such is what a shell puts for `<(command)`. None for any other name; for a descriptor of a regular file or a folder,
+    which is read by that name; and for one that this program opened for itself.
+    """
+    if name == STDIN:
+        return 0
+    if not name.startswith("/") or not (match := re.fullmatch(r"/dev/stdin|/(?:dev|proc/self)/fd/(\d{1,9})", name)):
+        return None
+    number = int(match[1] or 0)
+    try:
+        mode = os.fstat(number).st_mode
+        inherited = number == 0 or os.get_inheritable(number)
+    except OSError:
+        return None
+    return number if inherited and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) else None
+
+
 def expand(arguments: Iterable[str | Source], walk: Walk, warn: Warn, *, stdin_taken: bool = False) -> Iterator[Source]:
-    """Yield the inputs that the arguments name: files, URLs and stdin as they stand, folders walked.
+    """Yield the inputs that the arguments name: files, URLs and descriptors as they stand, folders walked.
 
     Lazy: a folder is listed when its turn comes. What is not there is yielded too, with its error; what is a Source
     already, as it is.
     stdin_taken: stdin is the list that the arguments come from, so it can't be an image as well.
     """
+    taken = {0} if stdin_taken else set()
     for argument in arguments:
         if isinstance(argument, Source):
             yield argument
-        elif argument == STDIN:
-            taken = ReadError("stdin was read already") if stdin_taken else None
-            yield Source(argument, Kind.STDIN, taken)
-            stdin_taken = True
+        elif (number := descriptor(argument)) is not None:
+            kind = Kind.DESCRIPTOR if number else Kind.STDIN
+            again = ReadError("it was read already" if number else "stdin was read already")
+            yield Source(argument, kind, again if number in taken else None)
+            taken.add(number)
         elif is_url(argument):
             yield Source(argument, Kind.URL)
         elif os.path.isdir(argument):
@@ -225,7 +248,7 @@ def read_list(name: str, separator: bytes) -> Iterator[str]:
     Raises UsageError if the list can't be read, or is none.
     """
     try:
-        with open_stdin() if name == STDIN else open(name, "rb", buffering=0) as stream:
+        with open_descriptor(0) if name == STDIN else open(name, "rb", buffering=0) as stream:
             yield from _split(stream, separator, name)
     except OSError as error:
         raise UsageError(f"cannot read the list {name}: {error.strerror or error}") from error
@@ -261,14 +284,14 @@ def _check_start(start: bytes, separator: bytes, name: str) -> None:
         )
 
 
-def open_stdin() -> RawIOBase:
-    """Standard input, unbuffered: it is read as it comes, and a thread that is stuck in it holds no lock at exit.
+def open_descriptor(number: int) -> RawIOBase:
+    """A descriptor, 0 for stdin, unbuffered: it is read as it comes, and a thread that is stuck in it holds no lock.
 
     Raises OSError.
     """
-    if sys.stdin is None:  # it was closed from the start, and by now its number may be another file's
+    if number == 0 and sys.stdin is None:  # it was closed from the start: by now its number may be another file's
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    return open(0, "rb", buffering=0, closefd=False)
+    return open(number, "rb", buffering=0, closefd=False)
 
 
 def read_raw(stream: RawIOBase) -> bytes:

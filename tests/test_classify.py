@@ -176,6 +176,35 @@ def test_stdin_is_read_only_when_it_is_asked_for(environment: dict[str, str], tm
     os.close(writer)
 
 
+def test_what_the_shell_opened_for_an_input_is_read_to_its_end(bash: Bash) -> None:
+    done = bash(f"cat {CAT} | hiera classify /dev/stdin <(cat {SAMPLES}/rocket.jpg) -k1 -f jsonl -q")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert (first["path"], first_labels([first, second])) == ("/dev/stdin", ["tabby, tabby cat", "missile"])
+    assert re.fullmatch(r"/dev/fd/\d+", second["path"])
+
+
+def test_a_descriptor_is_read_once_and_no_further_than_stdin_is(call: Call) -> None:
+    for content, said in (
+        (CAT.read_bytes(), "it was read already"),
+        (b"x" * (1 << 16), "not an image of a format that is read here"),
+        (b"", "no bytes at all"),
+    ):
+        reader, writer = os.pipe()
+        os.set_inheritable(reader, True)  # as one that a shell hands on
+        os.write(writer, content)
+        os.close(writer)
+        name = f"/dev/fd/{reader}"
+        done = call("classify", name, name, "-f", "jsonl", "-q")
+        assert said in [record["error"]["message"] for record in done.records() if record["status"] == "error"]
+        os.close(reader)
+    with open("/dev/zero", "rb") as zeros:
+        os.set_inheritable(zeros.fileno(), True)
+        name = f"/dev/fd/{zeros.fileno()}"
+        assert (
+            call("classify", name, "--max-mib", "1").err == f"hiera: {name}: it is over 1 MiB (--max-mib raises it)\n"
+        )
+
+
 def test_lists_of_paths(hiera: Hiera, tmp_path: Path) -> None:
     (tmp_path / "list").write_text(f"{CAT}\r\n\n{SAMPLES / 'rocket.jpg'}")
     zero = b"\0".join(os.fsencode(SAMPLES / name) for name in TRUE)

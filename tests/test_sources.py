@@ -18,7 +18,7 @@ import pytest
 
 import hiera_cli.sources
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
-from hiera_cli.sources import Kind, Source, Walk, count, expand, read_list
+from hiera_cli.sources import Kind, Source, Walk, count, descriptor, expand, read_list
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 WALK = Walk(lambda: SUFFIXES)
@@ -115,6 +115,30 @@ def test_stdin_named_twice_is_an_error_the_second_time() -> None:
 def test_stdin_that_the_list_came_from_is_no_image_as_well() -> None:
     (source,) = expand(["-"], WALK, pytest.fail, stdin_taken=True)
     assert (source.path, source.kind, type(source.error)) == ("-", Kind.STDIN, ReadError)
+
+
+def test_a_pipe_that_the_user_opened_is_an_input_under_the_name_of_its_descriptor(tmp_path: Path, stdin: int) -> None:
+    reader, writer = os.pipe()
+    own = f"/dev/fd/{reader}"
+    assert (descriptor("-"), descriptor("/dev/stdin"), descriptor("/dev/fd/0")) == (0, 0, 0)
+    assert descriptor(own) is None  # opened here: not what a shell hands on
+    os.set_inheritable(reader, True)
+    assert (descriptor(own), descriptor(f"/proc/self/fd/{reader}")) == (reader, reader)
+    (tmp_path / "a.jpg").touch()
+    with open(tmp_path / "a.jpg", "rb") as file:
+        os.set_inheritable(file.fileno(), True)
+        assert descriptor(f"/dev/fd/{file.fileno()}") is None  # it is read as a file, as often as it is named
+    found = list(expand([own, "/dev/fd/0", own, "-"], WALK, pytest.fail))
+    assert [(source.kind, str(source.error)) for source in found] == [
+        (Kind.DESCRIPTOR, "None"),
+        (Kind.STDIN, "None"),
+        (Kind.DESCRIPTOR, "it was read already"),
+        (Kind.STDIN, "stdin was read already"),
+    ]
+    os.close(reader)
+    os.close(writer)
+    for name in (own, "/dev/fd/", "/dev/fd/x", "/dev/fd/999999999", "/dev/fd/9999999999", "/dev/null", "dev/fd/0", ""):
+        assert descriptor(name) is None
 
 
 def test_arguments_are_taken_one_by_one_as_they_are_needed(tree: Callable[..., None]) -> None:
