@@ -31,7 +31,7 @@ from hiera_cli.images import Decoding, Pixels
 from hiera_cli.labels import Label
 from hiera_cli.limits import MAX_PIXELS, Limits
 from hiera_cli.placement import choose
-from hiera_cli.predictions import Failure, Result, Stamp, predict, stamp_of
+from hiera_cli.predictions import Failure, Result, Settings, Stamp, predict, stamp_of
 from hiera_cli.sources import Kind, Source
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Classifier:
         decoding = Decoding(max_pixels=max_pixels, full=full_decode)
         arguments = (_argument(item, decoding) for item in _each(inputs))
         found = sources.expand(arguments, sources.Walk(images.suffixes), warn=lambda message: None)
-        options = Options(top_k=top_k, min_score=min_score, workers=workers, decoding=decoding)
+        options = Options(top_k, min_score, workers, decoding=decoding, model=self.checkpoint.name)
         return iter(Stream(found, lambda: self, options))
 
 
@@ -151,7 +151,7 @@ class Options:
     """How a stream of inputs is labelled.
 
     workers: decode threads; None chooses by the machine's cores. decoding: how images are decoded, and how large they
-    may be; its room is shared by the threads. offline: URLs are not fetched.
+    may be; its room is shared by the threads. offline: URLs are not fetched. model: its name in the records.
     """
 
     top_k: int = 5
@@ -160,15 +160,22 @@ class Options:
     limits: Limits = Limits()
     decoding: Decoding = field(default_factory=Decoding)
     offline: bool = False
+    model: str = ""
+
+    @property
+    def settings(self) -> Settings:
+        """What the records depend on, of these."""
+        return Settings(self.model, self.top_k, self.min_score, self.decoding.full)
 
 
 class _Entry:
     """An input on its way. `result` is None until it is known."""
 
-    __slots__ = ("data", "fetched", "pixels", "result", "source", "stamp")
+    __slots__ = ("data", "fetched", "pixels", "result", "settings", "source", "stamp")
 
-    def __init__(self, source: Source, *, fetched: bool) -> None:
+    def __init__(self, source: Source, settings: Settings, *, fetched: bool) -> None:
         self.source = source
+        self.settings = settings
         self.fetched = fetched
         self.data: bytes | None = None
         self.pixels: Pixels | None = None
@@ -178,7 +185,9 @@ class _Entry:
     def fail(self, error: InputError) -> None:
         self.data = self.pixels = None
         failure = Failure(type(error).__name__, error.message)
-        self.result = Result(self.source.path, error=failure, stamp=self.stamp)
+        self.result = Result(
+            self.source.path, self.settings.model, error=failure, stamp=self.stamp, settings=self.settings
+        )
 
 
 class Stream:
@@ -193,6 +202,7 @@ class Stream:
         self._inputs = inputs
         self._load = load
         self._options = options
+        self._settings = options.settings
         self._workers = options.workers or min(cpu_count(), MAX_WORKERS)
         self._classifier: Classifier | None = None
         self._fetcher: Fetcher | None = None
@@ -320,7 +330,7 @@ class Stream:
                     except HieraError:
                         if not begun:  # else those that there are do
                             raise
-                self._begin(_Entry(source, fetched=fetched))
+                self._begin(_Entry(source, self._settings, fetched=fetched))
                 begun += 1
         except BaseException as raised:  # handed to the consumer, whose iteration it ends
             error = raised
@@ -415,6 +425,7 @@ class Stream:
                     predictions,
                     precision=classifier.engine.precision,
                     stamp=entry.stamp,
+                    settings=entry.settings,
                 )
             else:
                 entry.fail(InferenceError("the model's answer is no number; --precision fp32 has a wider range"))

@@ -152,6 +152,14 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
+def _print_schema(value: bool) -> None:
+    if value:
+        from importlib.resources import files
+
+        _print(files("hiera_cli").joinpath("data", "record.schema.json").read_text(encoding="utf-8").rstrip())
+        raise typer.Exit
+
+
 @app.callback()
 def _hiera(
     version: Annotated[
@@ -265,6 +273,16 @@ def classify(
             "-o", "--output", metavar="FILE", help="Write here; the name appears when it is complete. - is stdout."
         ),
     ] = None,
+    null: Annotated[
+        bool,
+        typer.Option("-0", "--null", help="End plain's lines with NUL, and leave names as they are: for xargs -0."),
+    ] = False,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema", callback=_print_schema, is_eager=True, help="Print the JSON Schema of a JSON record, and end."
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --output.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an unfinished jsonl --output: done files are not done again.")
@@ -321,7 +339,7 @@ def classify(
             f"--json and the suffix of {output} contradict each other",
             f"Leave --json out, or say --format json: then {output} holds JSON.",
         )
-    from hiera_cli import run
+    from hiera_cli import checkpoints, run
     from hiera_cli.classifier import Options
     from hiera_cli.images import Decoding
 
@@ -333,6 +351,7 @@ def classify(
         files0_from=tuple(files0_from or ()),
         format="json" if as_json else format,
         output=None if output in STDOUT else output,
+        null=null,
         overwrite=overwrite,
         resume=resume,
         model=model,
@@ -341,7 +360,13 @@ def classify(
         precision=precision,
         batch_size=batch_size,
         options=Options(
-            top_k=top_k, min_score=min_score, workers=workers, limits=limits, decoding=decoding, offline=offline
+            top_k=top_k,
+            min_score=min_score,
+            workers=workers,
+            limits=limits,
+            decoding=decoding,
+            offline=offline,
+            model=checkpoints.record_name(model),
         ),
         exclude=tuple(exclude or ()),
         hidden=hidden,

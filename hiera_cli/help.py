@@ -17,6 +17,8 @@ GROUPS = {
         "--min-score",
         "--format",
         "--json",
+        "--null",
+        "--schema",
         "--output",
         "--overwrite",
         "--resume",

@@ -5,38 +5,33 @@ records and at most one torn line, which the next run cuts off. Nothing else is 
 it is refused, and left as it is. Records that a later run replaces stay where they are until the run is complete:
 then the file is written once more, in input order, each input's newest record, and takes its name.
 
-What tells that an input is done stands in its record, under "resume": the file's size and mtime, and the settings.
+What tells that an input is done stands in its record: its name, byte for byte, the settings, and under "resume" the
+file's size and mtime and the weights. Records of earlier versions, which had the settings there too, are gone on with,
+and get today's shape when the run is complete.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from hiera_cli.errors import OutputError
 from hiera_cli.output import OutputFile, record
-from hiera_cli.predictions import Result, stamp_of
+from hiera_cli.predictions import Result, Settings, stamp_of
 from hiera_cli.printable import printable
 from hiera_cli.sources import Kind, Source
+from hiera_cli.utf8 import as_json, from_fields, name_bytes, valid
 
 NEW = -1  # in the order of inputs: one whose record is still to be written
 DIGEST_DIGITS = 16  # of the weights' sha256, in each record
+RESUME = ("weights", "size", "mtime_ns")
 FIRST_BYTES = b'{"path": "'  # of every record
 MAX_RECORD_BYTES = 64 << 20  # a longer line is no record: not even one of 100,000 classes
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a record depends on beside its input. A run can be gone on with under the same settings only."""
-
-    model: str
-    top_k: int
-    min_score: float
-    full_decode: bool = False
 
 
 class Journal:
@@ -51,8 +46,9 @@ class Journal:
         self._precision: str | None = None  # of the records that are there; None without any
         self._weights: str | None = None  # digest of those that made them; None without any, and in older files
         self._digest: str | None = None  # of the weights of this run, once they are there
-        self._file = OutputFile(path, overwrite=overwrite, append=resume)
-        # Hash of a path → where its newest record begins; as its complement (~) once an input of that path was met.
+        self._has_old = False  # records of earlier versions
+        self._file = OutputFile(path, overwrite=overwrite, append=resume, resumable=True)
+        # Hash of a name → where its newest record begins; as its complement (~) once an input of that path was met.
         self._last: dict[int, int] = {}
         self._order = array("q")  # for each input in order: where its record begins, or NEW
         self._written = array("q")  # where the new records begin, in order
@@ -68,21 +64,17 @@ class Journal:
     def jsonl(self, results: Iterable[Result]) -> Iterator[str]:
         """The writer: jsonl, with what `--resume` goes by in each record."""
         for result in results:
-            resume: dict[str, Any] = {"top_k": self._settings.top_k, "min_score": self._settings.min_score}
-            if self._settings.full_decode:
-                resume["full_decode"] = True
-            if result.precision:
-                resume["precision"] = result.precision
-            if result.precision and self._digest:
+            resume: dict[str, Any] = dict.fromkeys(RESUME)
+            if result.error is None:
                 resume["weights"] = self._digest
             if result.stamp is not None:
                 resume.update(asdict(result.stamp))
-            yield json.dumps({**record(result), "resume": resume}) + "\n"
+            yield as_json({**record(result), "resume": resume}) + "\n"
 
     def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
         """The sources that have no record yet, or whose record is an error's or of another state of the file."""
         for source in sources:
-            key = hash(source.path)
+            key = hash(name_bytes(source.path))
             start = self._last.get(key)
             if start is not None and start < 0:  # named before: its record serves both
                 start = ~start
@@ -149,7 +141,8 @@ class Journal:
                         break
                     raise self._not_a_record(number)
                 self._check(entry)
-                self._last[hash(entry["path"])] = start
+                self._last[hash(_name(entry))] = start
+                self._has_old = self._has_old or _is_old(entry)
                 start += len(line)
         self._file.size = start
 
@@ -176,11 +169,11 @@ class Journal:
         )
 
     def _check(self, entry: dict[str, Any]) -> None:
-        resume = entry["resume"]
+        settings = _settings(entry)
         for name in ("top_k", "min_score"):
-            if resume.get(name) != getattr(self._settings, name):
-                raise self._made_otherwise(name.replace("_", "-"), resume.get(name), getattr(self._settings, name))
-        if resume.get("full_decode", False) != self._settings.full_decode:
+            if settings.get(name) != getattr(self._settings, name):
+                raise self._made_otherwise(name.replace("_", "-"), settings.get(name), getattr(self._settings, name))
+        if settings.get("full_decode", False) != self._settings.full_decode:
             with_it, without = "with --full-decode", "without --full-decode"
             then, now = (without, with_it) if self._settings.full_decode else (with_it, without)
             raise OutputError(
@@ -188,10 +181,10 @@ class Journal:
                 "Say the same again, name another --output, or --overwrite to begin anew.",
             )
         if entry["status"] == "ok":
-            if entry["model"] != self._settings.model:
+            if entry["model"] != valid(self._settings.model):
                 raise self._made_otherwise("model", entry["model"], self._settings.model)
-            self._precision = resume.get("precision")
-            self._weights = resume.get("weights") or self._weights
+            self._precision = _precision(entry)
+            self._weights = entry["resume"].get("weights") or self._weights
 
     def _made_otherwise(self, what: str, then: object, now: object) -> OutputError:
         return OutputError(
@@ -201,7 +194,7 @@ class Journal:
 
     def _is_done(self, source: Source, start: int) -> bool:
         entry = _parsed(self._line_at(start))
-        if entry is None or entry["status"] != "ok" or entry["path"] != source.path:
+        if entry is None or entry["status"] != "ok" or _name(entry) != name_bytes(source.path):
             return False
         if source.kind is not Kind.FILE:
             return source.kind is Kind.URL
@@ -212,10 +205,18 @@ class Journal:
         gone = sorted(start for start in self._last.values() if start >= 0)  # named no more: their records are kept
         new = iter(self._written)
         starts: list[int] | array[int] = array("q", (start if start != NEW else next(new) for start in self._order))
-        if not gone and self._is_whole(starts):
+        if not gone and not self._has_old and self._is_whole(starts):
             return
         before = self._written[0] if self._written else self._file.size
-        self._file.rewrite(map(self._line_at, _merged(starts, gone, before)))
+        self._file.rewrite(map(self._line_of_today, _merged(starts, gone, before)))
+
+    def _line_of_today(self, start: int) -> bytes:
+        """The record that begins there, in today's shape."""
+        line = self._line_at(start)
+        entry = _parsed(line) if self._has_old else None
+        if entry is None or not _is_old(entry):
+            return line
+        return f"{as_json(_of_today(entry, self._settings))}\n".encode()
 
     def _is_whole(self, starts: Iterable[int]) -> bool:
         """Whether these are all the lines of the file, as they stand in it."""
@@ -257,6 +258,12 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         return None
     if entry.get("status") not in ("ok", "error") or not isinstance(entry.get("resume"), dict):
         return None
+    if not isinstance(entry.get("path_bytes"), str | None) or not isinstance(_settings(entry), dict):
+        return None
+    try:
+        _name(entry)
+    except ValueError:
+        return None
     if entry["status"] == "error":
         return entry
     predictions = entry.get("predictions")
@@ -274,3 +281,32 @@ def _is_prediction(value: Any, rank: int) -> bool:
         and isinstance(value.get("score"), float)
         and 0 <= value["score"] <= 1
     )
+
+
+def _name(entry: dict[str, Any]) -> bytes:
+    """The input of a record, byte for byte."""
+    return from_fields(entry["path"], entry.get("path_bytes"))
+
+
+def _is_old(entry: dict[str, Any]) -> bool:
+    """Whether a record is of an earlier version, which had what it depends on under "resume", and keys left out."""
+    return "settings" not in entry
+
+
+def _settings(entry: dict[str, Any]) -> Any:
+    return entry["resume"] if _is_old(entry) else entry["settings"]
+
+
+def _precision(entry: dict[str, Any]) -> Any:
+    return entry["resume"].get("precision") if _is_old(entry) else entry.get("precision")
+
+
+def _of_today(old: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """A record of an earlier version, of a run with these settings, as one of today."""
+    return {
+        **record(Result(os.fsdecode(_name(old)), settings.model, precision=_precision(old) or "", settings=settings)),
+        "status": old["status"],
+        "predictions": old.get("predictions", []),
+        "error": old.get("error"),
+        "resume": {name: old["resume"].get(name) for name in RESUME},
+    }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -20,20 +19,22 @@ from hiera_cli.errors import OutputError
 from hiera_cli.predictions import Result
 from hiera_cli.printable import printable
 from hiera_cli.streams import ReaderGone, write_whole
+from hiera_cli.utf8 import as_json, escaped, name_fields, raw_name, valid
 
 Writer = Callable[[Iterable[Result]], Iterator[str]]
 
 SCORE_DIGITS = 6
 BAR_CELLS = 24
 EIGHTHS = " ▏▎▍▌▋▊▉█"
-COLUMNS = ("path", "status", "model", "rank", "index", "wnid", "label", "score", "error", "message")
+COLUMNS = (
+    *("path", "path_bytes", "status", "model", "precision"),
+    *("rank", "index", "wnid", "label", "score", "error", "message", "remarks"),
+)
 
 
 def record(result: Result) -> dict[str, Any]:
-    """The JSON record of a Result."""
-    if result.error is not None:
-        error = {"type": result.error.type, "message": result.error.message}
-        return {"path": result.path, "status": "error", "error": error}
+    """The JSON record of a Result. data/record.schema.json describes it."""
+    path, path_bytes = name_fields(result.path)
     predictions = [
         {
             "rank": prediction.rank,
@@ -44,14 +45,29 @@ def record(result: Result) -> dict[str, Any]:
         }
         for prediction in result.predictions
     ]
-    return {"path": result.path, "status": "ok", "model": result.model, "predictions": predictions}
+    failed = result.error
+    return {
+        "path": path,
+        "path_bytes": path_bytes,
+        "status": "ok" if failed is None else "error",
+        "model": result.model,
+        "precision": result.precision or None,
+        "predictions": predictions,
+        "error": None if failed is None else {"type": failed.type, "message": failed.message},
+        "remarks": list(result.remarks),
+        "settings": {
+            "top_k": result.settings.top_k,
+            "min_score": result.settings.min_score,
+            "full_decode": result.settings.full_decode,
+        },
+    }
 
 
 def json_array(results: Iterable[Result]) -> Iterator[str]:
     """One array, a record a line."""
     separator = "[\n"
     for result in results:
-        yield separator + json.dumps(record(result))
+        yield separator + as_json(record(result))
         separator = ",\n"
     yield "[]\n" if separator == "[\n" else "\n]\n"
 
@@ -59,58 +75,72 @@ def json_array(results: Iterable[Result]) -> Iterator[str]:
 def jsonl(results: Iterable[Result]) -> Iterator[str]:
     """One record a line."""
     for result in results:
-        yield json.dumps(record(result)) + "\n"
+        yield as_json(record(result)) + "\n"
 
 
-def plain(results: Iterable[Result]) -> Iterator[str]:
-    """path, score, label: a line a prediction, tabs between. A failed input has no line here."""
+def plain(results: Iterable[Result], *, null: bool = False) -> Iterator[str]:
+    """path, score, label: a line a prediction, tabs between. A failed input has no line here.
+
+    An image without a prediction has one line, with nothing as score and label. null: NUL ends each line, and paths
+    stand as they are, with what tabs they have: the last two divide.
+    """
     for result in results:
-        path = printable(result.path, keep_bytes=True)
-        yield "".join(f"{path}\t{p.score:.4f}\t{printable(p.label)}\n" for p in result.predictions)
+        if result.error is not None:
+            continue
+        path, end = (raw_name(result.path), "\0") if null else (escaped(raw_name(result.path)), "\n")
+        rows = [f"{p.score:.4f}\t{escaped(p.label)}" for p in result.predictions]
+        yield "".join(f"{path}\t{row}{end}" for row in rows or ["\t"])
 
 
 def _rows(result: Result) -> Iterator[dict[str, object]]:
+    path, path_bytes = name_fields(result.path)
+    row: dict[str, object] = {
+        "path": path,
+        "path_bytes": path_bytes,
+        "status": "ok" if result.error is None else "error",
+        "model": result.model,
+        "precision": result.precision,
+        "remarks": "; ".join(result.remarks),
+    }
     if result.error is not None:
-        yield {"path": result.path, "status": "error", "error": result.error.type, "message": result.error.message}
-    common: dict[str, object] = {"path": result.path, "status": "ok", "model": result.model}
+        row.update(error=result.error.type, message=result.error.message)
     for p in result.predictions:
         score = f"{p.score:.{SCORE_DIGITS}f}"
-        yield {**common, "rank": p.rank, "index": p.index, "wnid": p.wnid, "label": p.label, "score": score}
-    if result.error is None and not result.predictions:  # all under --min-score: the input still has its row
-        yield common
+        yield {**row, "rank": p.rank, "index": p.index, "wnid": p.wnid, "label": p.label, "score": score}
+    if not result.predictions:  # an error, or all under --min-score: the input still has its row
+        yield row
 
 
-def _separated(results: Iterable[Result], dialect: str) -> Iterator[str]:
-    line = io.StringIO()
-    # Its own line end is "\r\n", and what decides which fields are quoted: any with one of the two in it.
-    writer = csv.DictWriter(line, COLUMNS, dialect=dialect)
-
-    def taken() -> str:
-        text = line.getvalue()
-        line.seek(0)
-        line.truncate()
-        return text.removesuffix("\r\n") + "\n"
-
-    writer.writeheader()
-    header = taken()
+def _separated(results: Iterable[Result], line: Callable[[list[str]], str]) -> Iterator[str]:
+    header = line(list(COLUMNS))
     for result in results:
-        rows = []
-        for row in _rows(result):
-            writer.writerow(row)
-            rows.append(taken())
-        yield header + "".join(rows)
+        rows = (["" if row.get(name) is None else str(row[name]) for name in COLUMNS] for row in _rows(result))
+        yield header + valid("".join(map(line, rows)))
         header = ""
     yield header
 
 
 def csv_table(results: Iterable[Result]) -> Iterator[str]:
     """A header and a row a prediction, quoted as RFC 4180 says."""
-    return _separated(results, "excel")
+    return _separated(results, _csv_line)
 
 
 def tsv_table(results: Iterable[Result]) -> Iterator[str]:
-    """The same with tabs between."""
-    return _separated(results, "excel-tab")
+    r"""The same with tabs between, and none within: no quotes, but \t, \n, \r and \\ as jq's @tsv writes them."""
+    return _separated(results, _tsv_line)
+
+
+def _csv_line(fields: list[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(fields)  # its own line end decides which fields are quoted: any with "\r" or "\n" in it
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _tsv_line(fields: list[str]) -> str:
+    return "\t".join(field.translate(_TSV_ESCAPES) for field in fields) + "\n"
+
+
+_TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def table(results: Iterable[Result], *, color: bool = False, unicode: bool = True) -> Iterator[str]:
@@ -140,14 +170,13 @@ def _bar(score: float, unicode: bool) -> str:
     return ("█" * whole + (EIGHTHS[part] if part else "")).ljust(BAR_CELLS)
 
 
-FORMATS: dict[str, Writer] = {
-    "table": table,
-    "plain": plain,
+RECORDS: dict[str, Writer] = {
     "json": json_array,
     "jsonl": jsonl,
     "csv": csv_table,
     "tsv": tsv_table,
 }
+FORMATS = ("table", "plain", *RECORDS)
 SUFFIXES = {
     ".json": "json",
     ".jsonl": "jsonl",
@@ -198,20 +227,21 @@ class OutputFile:
     start leaves it byte for byte as it was.
 
     overwrite: replace what is there. append: go on with what is there, from byte `size`, which may be set to an earlier
-    one before the first write. Raises OutputError, with the path, where it can't be written.
+    one before the first write. resumable: whether --resume can go on with it, for messages. Raises OutputError, with
+    the path, where it can't be written.
 
     One run at a time has a file, by a lock on the inode that bears the name FILE.part (or FILE, when a complete one is
     gone on with), held until the last rename is done. Whoever gets the lock looks again whether the name still means
     that inode.
     """
 
-    def __init__(self, path: str, *, overwrite: bool = False, append: bool = False) -> None:
+    def __init__(self, path: str, *, overwrite: bool = False, append: bool = False, resumable: bool = False) -> None:
         self.path = path
         self.is_complete = False
         self._target = os.path.realpath(path) if os.path.islink(path) else path  # a link stays one
         self._part = f"{self._target}.part"
         self.part = printable(self._part)  # for messages
-        self._overwrite, self._append = overwrite, append
+        self._overwrite, self._append, self._resumable = overwrite, append, resumable
         self._begun = False
         if os.path.isdir(self._target):
             raise OutputError(f"cannot write {path}: it is a folder")
@@ -271,14 +301,12 @@ class OutputFile:
         os.close(self._descriptor)
 
     def _refuse_what_is_there(self) -> None:
+        way_on = "--resume goes on with it; " if self._resumable else ""
         if self._was_there:
-            raise OutputError(f"{self.path} exists already", "--overwrite replaces it; --resume goes on with jsonl.")
+            raise OutputError(f"{self.path} exists already", f"{way_on}--overwrite replaces it.")
         if _has_content(self._part):
             os.close(self._open_locked(self._part))  # or a run is writing it right now, and this says so
-            raise OutputError(
-                f"{self.part} exists: an earlier run did not finish",
-                "--resume goes on with jsonl; --overwrite begins anew.",
-            )
+            raise OutputError(f"{self.part} exists: an earlier run did not finish", f"{way_on}--overwrite begins anew.")
 
     def _begin(self) -> None:
         """From here on it is this run's: an unfinished file, cut to what is gone on with."""

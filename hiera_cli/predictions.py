@@ -50,11 +50,22 @@ def stamp_of(path: str) -> Stamp | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """What a record depends on beside its input. model: its name in the records."""
+
+    model: str = ""
+    top_k: int = 5
+    min_score: float = 0.0
+    full_decode: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The one record of one input: its predictions, best first, or its error.
 
-    path: as the user gave it; of an image in memory the file that Pillow opened, or "". model, precision: what labelled
-    it, "" for an error. stamp: of a file, before it was read.
+    path: as the user gave it; of an image in memory the file that Pillow opened, or "". model: of the
+    run. precision: at which it was labelled, "" for an error. stamp: of a file, before it was read. remarks: what its
+    decoder said of it, beside the error if there is one. settings: of the run.
     """
 
     path: str
@@ -63,6 +74,8 @@ class Result:
     error: Failure | None = None
     precision: str = ""
     stamp: Stamp | None = None
+    remarks: tuple[str, ...] = ()
+    settings: Settings = Settings()
 
     def to_dict(self) -> dict[str, Any]:
         """The record that `--json` prints of it: strings, numbers, lists and dictionaries alone."""

@@ -18,8 +18,19 @@ from hiera_cli.classifier import Classifier, Options, Stream, load_classifier
 from hiera_cli.engine import this_machine
 from hiera_cli.errors import CheckpointError, HieraError, OutputError, UsageError
 from hiera_cli.hub import Download
-from hiera_cli.journal import Journal, Settings
-from hiera_cli.output import FORMATS, SUFFIXES, OutputFile, OutputStream, Writer, encoded, is_stream, table
+from hiera_cli.journal import Journal
+from hiera_cli.output import (
+    FORMATS,
+    RECORDS,
+    SUFFIXES,
+    OutputFile,
+    OutputStream,
+    Writer,
+    encoded,
+    is_stream,
+    plain,
+    table,
+)
 from hiera_cli.placement import choose
 from hiera_cli.predictions import Result
 from hiera_cli.printable import printable
@@ -38,6 +49,7 @@ class Request:
     files0_from: tuple[str, ...] = ()
     format: str | None = None
     output: str | None = None
+    null: bool = False
     overwrite: bool = False
     resume: bool = False
     model: str = "tiny"
@@ -110,8 +122,13 @@ class _Run:
         self._request = request
         self._error: Exception | None = None
         self._any = False  # whether there was a Result
-        name = request.format or _default_format(request.output)
-        self._writer = _writer(name, request.output)
+        name = request.format or _default_format(request.output, null=request.null)
+        if request.null and name != "plain":
+            raise UsageError(
+                f"--null ends the lines of plain output, and this run writes {name}",
+                "Leave it out, or say --format plain.",
+            )
+        self._writer = _writer(name, request.output, null=request.null)
         self._journal: Journal | None = None
         self._file: Journal | OutputFile | None = None
         self._sink: Sink
@@ -129,14 +146,8 @@ class _Run:
                 raise UsageError(f"cannot go on with {request.output}: it is not a file")
             self._sink = OutputStream(request.output)
         elif name == "jsonl":
-            settings = Settings(
-                checkpoints.record_name(request.model),
-                request.options.top_k,
-                request.options.min_score,
-                request.options.decoding.full,
-            )
             self._sink = self._file = self._journal = Journal(
-                request.output, settings, resume=request.resume, overwrite=request.overwrite
+                request.output, request.options.settings, resume=request.resume, overwrite=request.overwrite
             )
             self._writer = self._journal.jsonl
         else:
@@ -283,7 +294,7 @@ def is_rereadable(name: str) -> bool:
     return os.path.isfile(where) and not where.startswith(("/dev/", "/proc/"))
 
 
-def _default_format(output: str | None) -> str:
+def _default_format(output: str | None, *, null: bool) -> str:
     if output is not None:
         suffix = os.path.splitext(output)[1].lower()
         if suffix in SUFFIXES:
@@ -293,12 +304,14 @@ def _default_format(output: str | None) -> str:
                 f"no format has the suffix {suffix!r} of {output}", f"Say which: --format {'|'.join(FORMATS)}"
             )
         return "plain"
-    return "table" if sys.stdout.isatty() else "plain"
+    return "table" if sys.stdout.isatty() and not null else "plain"
 
 
-def _writer(name: str, output: str | None) -> Writer:
-    if name != "table":
-        return FORMATS[name]
+def _writer(name: str, output: str | None, *, null: bool) -> Writer:
+    if name in RECORDS:
+        return RECORDS[name]
+    if name == "plain":
+        return partial(plain, null=null)
     encoding = "utf-8" if output else (sys.stdout.encoding or "ascii")
     color = not output and sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     return partial(table, color=color, unicode=encoding.lower().replace("-", "") == "utf8")

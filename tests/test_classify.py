@@ -27,6 +27,7 @@ from PIL import Image
 
 from hiera_cli import Classifier, load_classifier
 from hiera_cli.run import is_rereadable
+from hiera_cli.utf8 import from_fields
 
 CAT = SAMPLES / "cat.jpg"
 TRUE = {
@@ -95,9 +96,14 @@ def test_the_record_is_the_documented_one(call: Call) -> None:
     assert 0.9 < score < 1
     assert record == {
         "path": str(CAT),
+        "path_bytes": None,
         "status": "ok",
         "model": "demo",
+        "precision": "fp32",
         "predictions": [{"rank": 1, "index": 281, "wnid": "n02123045", "label": "tabby, tabby cat"}],
+        "error": None,
+        "remarks": [],
+        "settings": {"top_k": 1, "min_score": 0.0, "full_decode": False},
     }
 
 
@@ -154,8 +160,28 @@ def test_any_file_name_comes_out_of_json_unharmed(call: Call, tmp_path: Path) ->
     for name in NAMES:
         shutil.copy(CAT, folder / name)
     records = call("classify", folder, "-f", "jsonl", "-q").records()
-    assert sorted(os.path.basename(record["path"]) for record in records) == sorted(NAMES)
-    assert all(Path(record["path"]).read_bytes() == CAT.read_bytes() for record in records)
+    names = [os.fsdecode(from_fields(record["path"], record["path_bytes"])) for record in records]
+    assert sorted(map(os.path.basename, names)) == sorted(NAMES)
+    assert all(Path(name).read_bytes() == CAT.read_bytes() for name in names)
+
+
+def test_names_from_a_folder_are_what_xargs_takes(call: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in NAMES:
+        shutil.copy(CAT, folder / name)
+    out = call("classify", folder, "-k1", "-0", "-q").out
+    assert [record.rpartition("\t")[2] for record in out.split("\0")] == ["tabby, tabby cat"] * len(NAMES) + [""]
+    command = ["sed", "-z", r"s/\t[^\t]*\t[^\t]*$//"]  # as README says
+    names = subprocess.run(command, input=os.fsencode(out), capture_output=True, check=True).stdout.split(b"\0")
+    assert names == [*sorted(os.fsencode(folder / name) for name in NAMES), b""]
+
+
+@pytest.mark.parametrize("arguments", [["--json"], ["-f", "table"], ["-o", "x.csv"]])
+def test_nul_at_the_end_of_lines_is_for_plain_alone(call: Call, arguments: list[str]) -> None:
+    done = call("classify", CAT, "-0", *arguments)
+    assert done.status == 2
+    assert done.err.startswith("hiera: error: --null ends the lines of plain output, and this run writes ")
 
 
 # ---- inputs
@@ -279,10 +305,26 @@ def test_an_existing_output_is_not_overwritten_unasked(call: Call, tmp_path: Pat
     path.write_text("precious")
     done = call("classify", CAT, "-o", path)
     assert done.status == 2
-    assert done.err == f"hiera: error: {path} exists already\n  --overwrite replaces it; --resume goes on with jsonl.\n"
+    assert done.err == f"hiera: error: {path} exists already\n  --overwrite replaces it.\n"
     assert path.read_text() == "precious"
     assert call("classify", CAT, "-o", path, "--overwrite").status == 0
-    assert path.read_text().startswith("path,status")
+    assert path.read_text().startswith("path,path_bytes,status")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("x.jsonl", "--resume goes on with it; --overwrite replaces it."),
+        ("x.csv", "--overwrite replaces it."),
+        ("x.jsonl.part", "--resume goes on with it; --overwrite begins anew."),
+        ("x.csv.part", "--overwrite begins anew."),
+    ],
+)
+def test_the_ways_on_are_those_that_the_format_at_hand_has(call: Call, tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / name).write_text("something")
+    done = call("classify", CAT, "-o", tmp_path / name.removesuffix(".part"))
+    assert done.status == 2
+    assert done.err.splitlines()[1:] == [f"  {hint}"]
 
 
 def test_a_model_that_cannot_be_loaded_leaves_a_valid_document(call: Call, tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import SAMPLES, Call, needs_openvino
+from jsonschema import Draft202012Validator
 
 from hiera_cli import __version__
 
@@ -78,6 +81,7 @@ HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "httpx2", "t
         ["--help"],
         ["--version"],
         ["classify", "--help"],
+        ["classify", "--schema"],
         ["labels", "tabby"],
         ["classify", "x", "--nonsense"],
         ["classify", "-k", "0", "x"],
@@ -155,6 +159,30 @@ def test_cached_weights_need_no_hub_client(environment: dict[str, str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(CAT)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# ---- the schema of records
+
+
+def test_every_record_is_of_the_schema_that_is_printed(call: Call, tmp_path: Path) -> None:
+    schema = json.loads(call("classify", "--schema").out)
+    Draft202012Validator.check_schema(schema)
+    (tmp_path / "broken.jpg").write_text("no image")
+    shutil.copy(CAT, tmp_path / os.fsdecode(b"caf\xe9.jpg"))
+    files = [CAT, tmp_path, "gone.jpg"]
+    records = [
+        *call("classify", *files, "-f", "jsonl").records(),
+        *json.loads(call("classify", *files, "--json", "-k", "9999", "--full-decode").out),
+        *json.loads(call("classify", CAT, "--json", "--min-score", "1").out),
+    ]
+    call("classify", *files, "-o", tmp_path / "out.jsonl")
+    kept = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert (len(records), len(kept)) == (9, 4)
+    for record in [*records, *kept]:
+        Draft202012Validator(schema).validate(record)
+        assert list(record) == [name for name in schema["properties"] if name != "resume" or record in kept]
+    for name in schema["required"]:
+        assert not Draft202012Validator(schema).is_valid({**records[0], name: 7})
 
 
 # ---- the other commands

@@ -28,6 +28,7 @@ RUNNABLE = [
 def numbers_aside(text: str) -> str:
     """Scores differ in their last digits from processor to processor, as do precision and number of threads."""
     text = re.sub(r"\d+ threads\), (fp32|bf16)", "N threads), precision", text)
+    text = re.sub(r'"precision": "(fp32|bf16)"|(?<=,demo,)(fp32|bf16)', "precision", text)
     text = re.sub(r"\d+\.\d%  [█▉▊▋▌▍▎▏]* *", "#%  ", text)
     return re.sub(r"0\.\d{4,6}", "0.#", text)
 

@@ -7,38 +7,56 @@ import fcntl
 import io
 import json
 import os
+import re
 import resource
 import signal
+import subprocess
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import orjson
 import pytest
 
 from hiera_cli.errors import OutputError
-from hiera_cli.output import FORMATS, OutputFile, OutputStream, is_stream, table
-from hiera_cli.predictions import Failure, Prediction, Result
+from hiera_cli.output import FORMATS, RECORDS, OutputFile, OutputStream, is_stream, plain, table
+from hiera_cli.predictions import Failure, Prediction, Result, Settings
 from hiera_cli.printable import printable
 from hiera_cli.streams import ReaderGone
+from hiera_cli.utf8 import from_fields
 
+SETTINGS = Settings("org/m", 2, 0.05)
 CAT = Result(
     "cat.jpg",
     "org/m",
     (Prediction(1, 281, "n02123045", "tabby, tabby cat", 0.87312345), Prediction(2, 7, None, "dog", 0.1)),
+    precision="bf16",
+    remarks=("its EXIF data are damaged", "so is its profile"),
+    settings=SETTINGS,
 )
-BROKEN = Result("broken.jpg", error=Failure("DecodeError", "damaged, or so"))
-NOTHING = Result("plain.png", "org/m")
+BROKEN = Result("broken.jpg", "org/m", error=Failure("DecodeError", "damaged, or so"), settings=SETTINGS)
+NOTHING = Result("plain.png", "org/m", precision="bf16", settings=SETTINGS)
+
+
+def writing(name: str, results: Iterable[Result]) -> Iterator[str]:
+    return {"plain": plain, "table": table, **RECORDS}[name](results)
 
 
 def written(name: str, *results: Result) -> str:
-    return "".join(FORMATS[name](results))
+    return "".join(writing(name, results))
 
 
-def test_json_is_an_array_with_a_record_a_line() -> None:
+def test_json_is_an_array_with_a_record_a_line_of_the_same_keys_in_the_same_order() -> None:
+    settings = '"settings": {"top_k": 2, "min_score": 0.05, "full_decode": false}'
     assert written("json", CAT, BROKEN) == (
-        '[\n{"path": "cat.jpg", "status": "ok", "model": "org/m", "predictions": ['
+        '[\n{"path": "cat.jpg", "path_bytes": null, "status": "ok", "model": "org/m", "precision": "bf16", '
+        '"predictions": ['
         '{"rank": 1, "index": 281, "wnid": "n02123045", "label": "tabby, tabby cat", "score": 0.873123}, '
-        '{"rank": 2, "index": 7, "wnid": null, "label": "dog", "score": 0.1}]},\n'
-        '{"path": "broken.jpg", "status": "error", "error": {"type": "DecodeError", "message": "damaged, or so"}}\n]\n'
+        '{"rank": 2, "index": 7, "wnid": null, "label": "dog", "score": 0.1}], '
+        f'"error": null, "remarks": ["its EXIF data are damaged", "so is its profile"], {settings}}},\n'
+        '{"path": "broken.jpg", "path_bytes": null, "status": "error", "model": "org/m", "precision": null, '
+        '"predictions": [], "error": {"type": "DecodeError", "message": "damaged, or so"}, '
+        f'"remarks": [], {settings}}}\n]\n'
     )
 
 
@@ -48,26 +66,100 @@ def test_jsonl_is_the_same_records_without_the_array() -> None:
     )
 
 
-def test_plain_has_path_score_and_label_between_tabs() -> None:
-    assert written("plain", CAT, BROKEN, NOTHING) == "cat.jpg\t0.8731\ttabby, tabby cat\ncat.jpg\t0.1000\tdog\n"
+def test_plain_has_path_score_and_label_between_tabs_and_a_line_for_an_image_without_a_label() -> None:
+    assert written("plain", CAT, BROKEN, NOTHING) == (
+        "cat.jpg\t0.8731\ttabby, tabby cat\ncat.jpg\t0.1000\tdog\nplain.png\t\t\n"
+    )
 
 
 def test_csv_has_a_row_a_prediction_and_a_row_an_error() -> None:
     assert written("csv", CAT, BROKEN, NOTHING) == (
-        "path,status,model,rank,index,wnid,label,score,error,message\n"
-        'cat.jpg,ok,org/m,1,281,n02123045,"tabby, tabby cat",0.873123,,\n'
-        "cat.jpg,ok,org/m,2,7,,dog,0.100000,,\n"
-        'broken.jpg,error,,,,,,,DecodeError,"damaged, or so"\n'
-        "plain.png,ok,org/m,,,,,,,\n"
+        "path,path_bytes,status,model,precision,rank,index,wnid,label,score,error,message,remarks\n"
+        'cat.jpg,,ok,org/m,bf16,1,281,n02123045,"tabby, tabby cat",0.873123,,,'
+        "its EXIF data are damaged; so is its profile\n"
+        "cat.jpg,,ok,org/m,bf16,2,7,,dog,0.100000,,,its EXIF data are damaged; so is its profile\n"
+        'broken.jpg,,error,org/m,,,,,,,DecodeError,"damaged, or so",\n'
+        "plain.png,,ok,org/m,bf16,,,,,,,,\n"
     )
 
 
-def test_tsv_is_the_same_with_tabs() -> None:
-    rows = [
-        list(csv.reader(io.StringIO(written(name, CAT, BROKEN)), delimiter=d))
-        for name, d in (("csv", ","), ("tsv", "\t"))
+def test_tsv_is_the_same_with_tabs_and_without_quotes() -> None:
+    rows = list(csv.reader(io.StringIO(written("csv", CAT, BROKEN, NOTHING))))
+    assert written("tsv", CAT, BROKEN, NOTHING) == "".join("\t".join(row) + "\n" for row in rows)
+
+
+ODD = [
+    "a b.jpg", "[x].jpg", "line\nbreak.jpg", "tab\t.jpg", "tab\\t.jpg", "a\rb.jpg", "\r\n.jpg", 'a"\r\tb', ",\t",
+    '"q".jpg', "\\", "\\\\", "\x1b[2J", "\x7f", "\x9b", "\\x9b", "\u202e.jpg", "\U000e0001", "caf\xe9", "😀‍🔥.jpg", "�",
+    os.fsdecode(b"caf\xe9.jpg"), os.fsdecode(b"\xe2\x82"), os.fsdecode(b"\x9b"), os.fsdecode(b"\xed\xa0\x80"),
+]  # fmt: skip
+
+
+def results_of(names: Iterable[str]) -> list[Result]:
+    return [Result(name, "m", CAT.predictions[:1]) for name in names]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_valid_utf_8_whatever_the_names_and_texts(name: str) -> None:
+    odd = "\ud800\udcff\ud83d\ude00"
+    results = [
+        *results_of([*ODD, odd]),
+        Result("x", odd, (Prediction(1, 0, None, odd, 1.0),), precision="fp32", remarks=(odd,)),
+        Result(odd, error=Failure("ReadError", odd)),
     ]
-    assert rows[0] == rows[1]
+    text = written(name, *results)
+    assert "\x1b" not in text or name in ("csv", "tsv")
+    text.encode()
+
+
+@pytest.mark.parametrize("name", ["json", "jsonl"])
+def test_json_is_strict_and_gives_each_name_back_byte_for_byte(name: str) -> None:
+    text = written(name, *results_of(ODD))
+    lines = orjson.loads(text) if name == "json" else [orjson.loads(line) for line in text.encode().splitlines()]
+    assert [from_fields(line["path"], line["path_bytes"]) for line in lines] == list(map(os.fsencode, ODD))
+    assert [line["path_bytes"] is None for line in lines] == [not holds_bytes(each) for each in ODD]
+    assert [line["path"] for line in lines] == [os.fsencode(each).decode("utf-8", "replace") for each in ODD]
+
+
+def holds_bytes(name: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def test_csv_gives_each_name_back_byte_for_byte() -> None:
+    rows = list(csv.DictReader(io.StringIO(written("csv", *results_of(ODD)), newline="")))
+    assert [from_fields(row["path"], row["path_bytes"] or None) for row in rows] == list(map(os.fsencode, ODD))
+    assert [row["label"] for row in rows] == ["tabby, tabby cat"] * len(ODD)
+
+
+def test_tsv_gives_each_name_back_byte_for_byte_from_fields_that_cut_can_take() -> None:
+    header, *rows = [line.split("\t") for line in written("tsv", *results_of(ODD)).removesuffix("\n").split("\n")]
+    assert {len(row) for row in rows} == {len(header)}
+    escapes = {"\\\\": "\\", "\\t": "\t", "\\n": "\n", "\\r": "\r"}
+    names = [re.sub(r"\\.", lambda found: escapes[found[0]], row[0]) for row in rows]
+    assert [from_fields(name, row[1] or None) for name, row in zip(names, rows, strict=True)] == [
+        os.fsencode(name) for name in ODD
+    ]
+
+
+def test_plain_names_are_what_printf_of_bash_makes_the_name_of_again() -> None:
+    lines = written("plain", *results_of(ODD)).removesuffix("\n").split("\n")
+    names = [line.split("\t")[0] for line in lines]
+    assert all(name.isprintable() or "\u200d" in name for name in names)
+    script = 'for name; do printf "%b\\0" "$name"; done'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *names], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
+    )
+    assert done.stdout.split(b"\0")[:-1] == list(map(os.fsencode, ODD))
+
+
+def test_plain_with_nul_at_the_end_of_its_lines_has_names_as_they_are() -> None:
+    text = "".join(plain([*results_of(ODD), BROKEN, NOTHING], null=True)).encode("utf-8", "surrogateescape")
+    *records, rest = text.split(b"\0")
+    assert rest == b""
+    assert [record.rsplit(b"\t", 2) for record in records] == [
+        *([os.fsencode(name), b"0.8731", b"tabby, tabby cat"] for name in ODD),
+        [b"plain.png", b"", b""],
+    ]
 
 
 def test_table_shows_the_name_and_a_bar_for_each_score() -> None:
@@ -91,44 +183,21 @@ def test_no_results_are_still_a_document(name: str, empty: str) -> None:
 def test_each_result_is_written_before_the_next_is_asked_for(name: str) -> None:
     asked = []
 
-    def results() -> object:
+    def results() -> Iterator[Result]:
         for number in range(3):
             asked.append(number)
             yield Result(f"{number}.jpg", "m", CAT.predictions)
 
-    text = FORMATS[name](results())  # type: ignore[arg-type]
+    text = writing(name, results())
     seen = ""
     while "0.jpg" not in seen:
         seen += next(text)
     assert asked == [0]
 
 
-@pytest.mark.parametrize("format", ["csv", "tsv"])
-@pytest.mark.parametrize("path", ["a\rb.jpg", "\r", "\r\n.jpg", 'a"\r\tb', ",\t"])
-def test_a_row_is_a_row_whatever_line_ends_a_name_holds(format: str, path: str) -> None:
-    rows = written(format, Result(path, "m", CAT.predictions), CAT)
-    read = csv.DictReader(io.StringIO(rows, newline=""), dialect="excel" if format == "csv" else "excel-tab")
-    assert [(row["path"], row["label"]) for row in read] == [
-        (path, "tabby, tabby cat"),
-        (path, "dog"),
-        ("cat.jpg", "tabby, tabby cat"),
-        ("cat.jpg", "dog"),
-    ]
-
-
-@pytest.mark.parametrize(
-    "path", ["a b.jpg", "[x].jpg", "line\nbreak.jpg", "tab\t.jpg", "😀.jpg", os.fsdecode(b"caf\xe9.jpg"), '"q".jpg']
-)
-def test_any_name_survives_json_and_csv(path: str) -> None:
-    result = Result(path, "m", CAT.predictions)
-    assert os.fsencode(json.loads(written("jsonl", result))["path"]) == os.fsencode(path)
-    assert written("jsonl", result).count("\n") == 1
-    assert next(iter(csv.DictReader(io.StringIO(written("csv", result), newline=""))))["path"] == path
-
-
 def test_lines_and_terminals_get_control_characters_as_escapes() -> None:
     assert printable("a\x1b[31m\n\x9b\u202eb é 😀‍🔥 \udce9") == "a\\x1b[31m\\n\\x9b\\u202eb é 😀‍🔥 \\udce9"
-    assert printable("\udce9\n", keep_bytes=True, keep="\n") == "\udce9\n"
+    assert printable("\udce9\n", keep="\n") == "\\udce9\n"
     hostile = Result("x\x1b]0;owned\x07\n.jpg", "m", (Prediction(1, 0, None, "\x1b[2Jcat", 1.0),))
     for name in ("plain", "table", "json", "jsonl"):
         assert "\x1b" not in written(name, hostile)

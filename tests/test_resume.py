@@ -25,8 +25,10 @@ from test_classifier import Brightness, grey, stand_in
 from hiera_cli.checkpoints import DEMO_FOLDER
 from hiera_cli.classifier import Options, Stream
 from hiera_cli.errors import OutputError
-from hiera_cli.journal import Journal, Settings
+from hiera_cli.journal import Journal
+from hiera_cli.predictions import Settings
 from hiera_cli.sources import Source
+from hiera_cli.utf8 import from_fields
 
 SETTINGS = Settings("stand-in", 1, 0.0)
 
@@ -222,6 +224,65 @@ def test_other_settings_are_refused_and_nothing_is_touched(
     assert not Path(f"{output}.part").exists()
 
 
+def as_earlier_versions_wrote_it(line: bytes) -> bytes:
+    entry = json.loads(line)
+    resume = {"top_k": entry["settings"]["top_k"], "min_score": entry["settings"]["min_score"]}
+    known = {name: value for name, value in entry["resume"].items() if value is not None}
+    if entry["precision"]:
+        resume["precision"] = entry["precision"]
+    wanted = ("status", "model", "predictions") if entry["status"] == "ok" else ("status", "error")
+    path = {"path": os.fsdecode(from_fields(entry["path"], entry["path_bytes"]))}
+    old = {**path, **{name: entry[name] for name in wanted}, "resume": {**resume, **known}}
+    return json.dumps(old).encode() + b"\n"
+
+
+@pytest.mark.parametrize("done", [0, 1, 13, 21])
+def test_an_output_of_an_earlier_version_is_gone_on_with_and_ends_in_todays_shape(
+    paths: list[str], output: Path, done: int
+) -> None:
+    paths[2] = grey(output.parent, os.fsdecode(b"caf\xe9.png"), 2)
+    paths.append(str(output.parent / "gone.png"))
+    run(paths, output)
+    whole = output.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    output.unlink()
+    old = b"".join(map(as_earlier_versions_wrote_it, lines[:done]))
+    (output if done == 21 else Path(f"{output}.part")).write_bytes(old)
+    assert run(paths, output, resume=True) == max(0, 20 - done)
+    assert output.read_bytes() == whole
+
+
+def test_records_of_an_earlier_version_whose_files_are_gone_get_todays_shape_too(
+    paths: list[str], output: Path
+) -> None:
+    run(paths, output)
+    whole = output.read_bytes()
+    output.write_bytes(b"".join(map(as_earlier_versions_wrote_it, whole.splitlines(keepends=True))))
+    assert run(paths[:3], output, resume=True) == 0
+    assert output.read_bytes() == whole
+
+
+def test_inputs_are_known_by_the_bytes_of_their_names(output: Path) -> None:
+    names = [b"a\xfe.png", b"a\xff.png", "a\N{REPLACEMENT CHARACTER}.png".encode(), "é😀.png".encode()]
+    paths = [grey(output.parent, os.fsdecode(name), number) for number, name in enumerate(names)]
+    run([paths[0], paths[3]], output)
+    assert run(paths, output, resume=True) == 2
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [from_fields(line["path"], line["path_bytes"]) for line in lines] == list(map(os.fsencode, paths))
+    assert [line["predictions"][0]["label"] for line in lines] == ["step 0", "step 1", "step 2", "step 3"]
+    assert run(paths, output, resume=True) == 0
+
+
+def test_a_record_has_what_resume_goes_by_at_its_end(paths: list[str], output: Path) -> None:
+    run(["gone.png", paths[0]], output)
+    gone, first = [json.loads(line) for line in output.read_text().splitlines()]
+    state = os.stat(paths[0])
+    assert list(gone) == list(first)
+    assert list(gone)[-1] == "resume"
+    assert gone["resume"] == {"weights": None, "size": None, "mtime_ns": None}
+    assert first["resume"] == {"weights": None, "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+
+
 def test_another_precision_is_refused(paths: list[str], output: Path) -> None:
     run(paths, output, stop_after=3)
     journal = Journal(str(output), SETTINGS, resume=True)
@@ -257,6 +318,10 @@ FOREIGN = [
     LABELLED.replace('"score": 0.5', '"score": NaN') + "\n",
     LABELLED.replace('"rank": 1', '"rank": -5') + "\n",
     LABELLED.replace('"index": 2', '"index": null') + "\n",
+    RECORD.replace('"a"', '"a", "path_bytes": 7') + "\n",
+    RECORD.replace('"a"', '"a", "path_bytes": "not base64"') + "\n",
+    RECORD.replace('"a"', '"\\ud800"') + "\n",
+    RECORD.replace('"error", ', '"error", "settings": 1, ') + "\n",
     "\0" * 100_000,
     "\n",
     "[" * 100_000,
