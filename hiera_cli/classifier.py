@@ -32,6 +32,7 @@ from hiera_cli.labels import Label
 from hiera_cli.limits import MAX_PIXELS, Limits
 from hiera_cli.placement import choose
 from hiera_cli.predictions import Failure, Result, Settings, Stamp, predict, stamp_of
+from hiera_cli.remarks import collected
 from hiera_cli.sources import Kind, Source
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class Options:
 class _Entry:
     """An input on its way. `result` is None until it is known."""
 
-    __slots__ = ("data", "fetched", "pixels", "result", "settings", "source", "stamp")
+    __slots__ = ("data", "fetched", "pixels", "remarks", "result", "settings", "source", "stamp")
 
     def __init__(self, source: Source, settings: Settings, *, fetched: bool) -> None:
         self.source = source
@@ -180,13 +181,19 @@ class _Entry:
         self.data: bytes | None = None
         self.pixels: Pixels | None = None
         self.stamp: Stamp | None = None
+        self.remarks: list[str] = []
         self.result: Result | None = None
 
     def fail(self, error: InputError) -> None:
         self.data = self.pixels = None
         failure = Failure(type(error).__name__, error.message)
         self.result = Result(
-            self.source.path, self.settings.model, error=failure, stamp=self.stamp, settings=self.settings
+            self.source.path,
+            self.settings.model,
+            error=failure,
+            stamp=self.stamp,
+            remarks=tuple(self.remarks),
+            settings=self.settings,
         )
 
 
@@ -385,7 +392,8 @@ class Stream:
             try:
                 if entry.source.kind is Kind.FILE:
                     entry.stamp = stamp_of(entry.source.path)
-                entry.pixels = _pixels(entry.source, entry.data, self._options)
+                with collected() as entry.remarks:
+                    entry.pixels = _pixels(entry.source, entry.data, self._options)
                 entry.data = None
                 if entry.source.image is not None:  # no longer needed here, while the Result may wait for long
                     entry.source = replace(entry.source, image=None)
@@ -425,6 +433,7 @@ class Stream:
                     predictions,
                     precision=classifier.engine.precision,
                     stamp=entry.stamp,
+                    remarks=tuple(entry.remarks),
                     settings=entry.settings,
                 )
             else:

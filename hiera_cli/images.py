@@ -20,7 +20,6 @@ import stat
 import struct
 import sys
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from hiera_cli import jpeg
 from hiera_cli.architecture import IMAGE_SIZE
 from hiera_cli.errors import DecodeError, InputError, NotFoundError, ReadError, TooLargeError
 from hiera_cli.limits import MAX_PIXELS
+from hiera_cli.remarks import collected, remark
 
 RESIZE = 256  # short side, pixels
 CROP = IMAGE_SIZE
@@ -84,9 +84,6 @@ TIFF_SIGNATURES: dict[bytes, Literal["little", "big"]] = {
     **{b"II*\0": "little", b"MM\0*": "big"},
     **{b"II+\0": "little", b"MM\0+": "big"},  # BigTIFF
 }
-
-# Pillow's remarks on odd files. What matters of them becomes an error.
-_REMARKS = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\b"), 0)
 
 # Bytes for each pixel that a decoder has beside the image itself.
 DECODERS_NEED = {"WEBP": 8, "AVIF": 4, "HEIF": 8, "JPEG2000": 16}
@@ -196,6 +193,7 @@ def _kind_name(mode: int) -> str:
     return "a special file"
 
 
+@collected()
 def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) -> Pixels:
     """Decode and preprocess one image, and close its stream. Returns float32 (3, 224, 224). Raises InputError."""
     decoding = decoding or Decoding()
@@ -318,11 +316,9 @@ def _open(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.
 
 
 def _settle_pillow(decoding: Decoding) -> None:
-    """Set what Pillow has once for a whole process: its own limit, which is never to be under ours, and its remarks."""
+    """Set what Pillow has once for a whole process: its own limit, which is never to be under ours."""
     if Image.MAX_IMAGE_PIXELS is not None and decoding.max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = -(-decoding.max_pixels // 2)  # it refuses twice as many
-    if _REMARKS not in warnings.filters:
-        warnings.filterwarnings("ignore", module=_REMARKS[3].pattern)
 
 
 def _shown_by_icon(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.Image | None:
@@ -436,6 +432,7 @@ def _need(image: Image.Image, pixels: int) -> int:
     return image.width * image.height * (stored + beside + decoder) + pixels * coefficients
 
 
+@collected()
 def preprocess(image: Image.Image) -> Pixels:
     """An image of any mode and size → float32 (3, 224, 224), normalised, by the recipe in the module's docstring."""
     image.load()
@@ -488,6 +485,7 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
     try:
         return ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
+        remark("its EXIF data are damaged: whether it is to be turned is not known")
         return None
 
 

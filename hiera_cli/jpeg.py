@@ -12,6 +12,7 @@ import re
 from PIL import Image
 
 from hiera_cli.errors import DecodeError, TooLargeError
+from hiera_cli.remarks import remark
 
 SIGNATURE = b"\xff\xd8\xff"
 
@@ -28,6 +29,7 @@ _NOTHING = 16  # as a number of missing bits: more than any scan leaves out
 
 # What libjpeg says when data of the picture is missing or wrong. Its other warnings are of odd version numbers, bytes
 # between segments and the like, with which pictures are whole.
+_WARNINGS = re.compile("Corrupt JPEG data|Warning|Premature end|Invalid SOS|Inconsistent progression|Unknown Adobe")
 _DAMAGE = re.compile("premature end of data segment|bad Huffman code|bad arithmetic code|instead of RST")
 
 _MODES = {"L": ("GRAY", "L"), "RGB": ("RGBX", "RGB"), "CMYK": ("CMYK", "CMYK;I")}  # Pillow's: simplejpeg's, raw mode
@@ -87,6 +89,8 @@ def pixels(data: bytes, mode: str, size: tuple[int, int]) -> Image.Image | None:
     except ValueError as error:
         if _DAMAGE.search(str(error)):
             raise DecodeError(f"damaged or truncated image: {error}") from error
+        if _WARNINGS.match(str(error)):  # the rest is of what simplejpeg does not do
+            remark(str(error))
         return None
     if array.shape[:2] != (height, width):
         return None

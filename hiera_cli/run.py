@@ -84,7 +84,7 @@ def classify(request: Request) -> ExitStatus:
     except FileNotFoundError as error:  # in which PyTorch's libraries end the process
         raise UsageError("the current folder has been removed", "cd to another one, and try again.") from error
     checkpoints.check_name(request.model)
-    warnings.simplefilter("ignore")  # Pillow's remarks on odd files: what matters becomes an error record
+    warnings.simplefilter("ignore")  # of libraries on each other: what decoders say of a file goes into its record
     return _Run(request).run()
 
 

@@ -1,0 +1,124 @@
+"""What decoders say of a file goes into its record, on whichever thread it is decoded, and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SAMPLES, Call, Hiera
+from PIL import Image
+from test_classifier import Brightness, stand_in
+
+from hiera_cli import images
+from hiera_cli.classifier import Options, Stream
+from hiera_cli.remarks import LENGTH, MOST, collected, remark
+from hiera_cli.sources import Source
+
+CAT = (SAMPLES / "cat.jpg").read_bytes()
+EXIF = b"Exif\0\0II*\0\x08\0\0\0"
+
+
+def with_exif(data: bytes) -> bytes:
+    """A JPEG with another EXIF segment."""
+    return CAT[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(data)) + data + CAT[2:]
+
+
+def png_with(kind: bytes, data: bytes) -> bytes:
+    """A PNG with another chunk behind its header."""
+    stream = io.BytesIO()
+    Image.new("RGB", (300, 300), "gray").save(stream, "PNG")
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return stream.getvalue()[:33] + chunk + stream.getvalue()[33:]
+
+
+def tiff_with(*entries: tuple[int, int, int, int], samples: int = 1) -> bytes:
+    """A grey TIFF with more tags: number, type, count, value."""
+    tags = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8)]
+    tags += [(277, 3, 1, samples), (278, 3, 1, 8), (279, 4, 1, 64), *entries]
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<I", 72) + bytes(64) + struct.pack("<H", len(tags)) + directory + bytes(4)
+
+
+ODD = {
+    "bytes.jpg": (CAT[:-2] + b"abc\0" * 3 + CAT[-2:], ["Corrupt JPEG data: 6 extraneous bytes before marker 0xd9"]),
+    "exif.jpg": (
+        with_exif(EXIF + b"\x02\0" + struct.pack("<HHII", 271, 2, 400, 26) + b"x"),
+        [
+            "Tag data larger than file. Skipping tag 271",
+            "Corrupt EXIF data. Expecting to read 12 bytes but only got 1.",
+        ],
+    ),
+    "exif.png": (
+        png_with(b"eXIf", b"\xff" * 40),
+        ["its EXIF data are damaged: whether it is to be turned is not known"],
+    ),
+    "animated.png": (png_with(b"acTL", bytes(8)), ["Invalid APNG, will use default PNG image if possible"]),
+    "far.tif": (tiff_with((305, 2, 5000, 9000)), ["Tag data larger than file. Skipping tag 305"]),
+    "fine.jpg": (CAT, []),
+}
+
+
+@pytest.fixture
+def odd_files(tmp_path: Path) -> list[str]:
+    for name, (data, _) in ODD.items():
+        (tmp_path / name).write_bytes(data)
+    return [str(tmp_path / name) for name in ODD]
+
+
+@pytest.mark.usefixtures("demo_on_the_cpu")
+def test_what_the_decoder_says_of_a_file_that_is_labelled_is_in_its_record(call: Call, odd_files: list[str]) -> None:
+    for _ in range(2):  # Python shows a warning once a process
+        done = call("classify", *odd_files, "-f", "jsonl", "-q")
+        assert (done.status, done.err) == (0, "")
+        assert [record["remarks"] for record in done.records()] == [remarks for _, remarks in ODD.values()]
+    done = call("classify", odd_files[1], "-f", "csv", "-k1", "-q")
+    assert done.out.endswith(f",,,{'; '.join(ODD['exif.jpg'][1])}\n")
+
+
+@pytest.mark.usefixtures("demo_on_the_cpu")
+def test_what_pillow_logs_is_in_the_record_and_not_on_stderr(hiera: Hiera, tmp_path: Path) -> None:
+    (tmp_path / "many.tif").write_bytes(tiff_with(samples=99))
+    done = hiera("classify", "many.tif", "-f", "jsonl", "-q")
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["remarks"] == ["More samples per pixel than can be decoded: 99"]
+
+
+def test_each_file_has_its_own_remarks_on_however_many_threads(odd_files: list[str]) -> None:
+    stream = Stream(map(Source, odd_files * 50), lambda: stand_in(Brightness()), Options(workers=8))
+    assert [list(result.remarks) for result in stream] == [remarks for _, remarks in ODD.values()] * 50
+
+
+@pytest.mark.parametrize("action", ["error", "ignore", "default", "once"])
+def test_the_filters_of_a_python_program_change_nothing(odd_files: list[str], action: Any) -> None:
+    images.load(odd_files[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        for _ in range(2):
+            (result,) = Stream([Source(odd_files[3])], lambda: stand_in(Brightness()), Options())
+            assert result.error is None
+            assert list(result.remarks) == ODD["animated.png"][1]
+
+
+def test_warnings_go_where_they_went_but_for_those_of_decoders(recwarn: pytest.WarningsRecorder) -> None:
+    warnings.simplefilter("always")
+    with collected() as remarks:
+        warnings.warn("of this program", DeprecationWarning, stacklevel=1)
+    warnings.warn("of this program too", UserWarning, stacklevel=1)
+    images.decode_bytes(ODD["exif.jpg"][0])
+    Image.open(io.BytesIO(ODD["exif.jpg"][0]))  # nor, once it is used here, those that nobody collects
+    assert [str(warning.message) for warning in recwarn] == ["of this program", "of this program too"]
+    assert remarks == []
+
+
+def test_a_file_has_a_few_short_remarks_at_most() -> None:
+    with collected() as remarks:
+        for number in range(1000):
+            remark(f"tag {number // 2}:\n" + "x" * 1000)
+    assert [remark[:6] for remark in remarks] == [f"tag {number}:" for number in range(MOST)]
+    assert {len(remark) for remark in remarks} == {LENGTH}
