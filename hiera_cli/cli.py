@@ -54,8 +54,20 @@ class Command(HelpCommand):
             raise
 
 
+class Program(HelpGroup):
+    """All commands."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run one, or answer a shell that asks how a line goes on."""
+        if os.environ.get("_HIERA_COMPLETE"):
+            from hiera_cli import completion
+
+            completion.register()
+        return super().main(*args, **options)
+
+
 app = typer.Typer(
-    cls=HelpGroup,
+    cls=Program,
     help="Label images with Hiera, a hierarchical vision transformer.",
     rich_markup_mode=None,  # Typer's plain help: half the time of the rich one, and it pipes
     pretty_exceptions_enable=False,
@@ -136,6 +148,12 @@ def _completes(values: tuple[str, ...]) -> Any:
     return lambda incomplete: [value for value in values if value.startswith(incomplete)]
 
 
+def _completed_models(incomplete: str) -> list[str]:
+    from hiera_cli.hub import cached_models
+
+    return [name for name in (*MODELS, *cached_models()) if name.startswith(incomplete)]
+
+
 def _one_of(values: tuple[str, ...]) -> Any:
     return lambda value: None if value is None else usage.one_of(value, values)
 
@@ -198,7 +216,7 @@ Model = Annotated[
         envvar="HIERA_MODEL",
         metavar="MODEL",
         help="tiny, small, base, base-plus, large, huge, demo, ORG/NAME, a folder or a file.",
-        autocompletion=_completes(MODELS),
+        autocompletion=_completed_models,
         callback=model_name,
     ),
 ]

@@ -80,6 +80,29 @@ def cached(repository: str, filenames: Sequence[str]) -> list[Path] | None:
     return files if commit and all(os.path.isfile(file) for file in files) else None
 
 
+def cached_models() -> list[str]:
+    """Repositories (ORG/NAME) with a Hiera in the cache, without those that have a name of their own, sorted.
+
+    Makes no request, and opens no file but configurations: a shell waits for it.
+    """
+    try:
+        folders = sorted(os.listdir(cache_folder()))
+    except OSError:
+        return []
+    named = {model.repository for model in PUBLISHED.values()}
+    split = [folder.split("--") for folder in folders if folder.startswith("models--")]
+    repositories = ["/".join(parts[1:]) for parts in split if len(parts) == 3]
+    return [name for name in repositories if name not in named and _looks_like_hiera(name)]
+
+
+def _looks_like_hiera(repository: str) -> bool:
+    files = cached(repository, ("config.json", "model.safetensors"))
+    try:
+        return files is not None and b"hiera" in files[0].read_bytes()
+    except OSError:
+        return False
+
+
 def fetch(
     repository: str,
     filenames: Sequence[str],

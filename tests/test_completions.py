@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Bash
+from conftest import Bash, Call
 
 from hiera_cli.cli import DEVICES, ENGINES, FORMATS, MODELS, PRECISIONS
 
 FOLDER = Path(__file__).parent.parent / "completions"
+HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "httpx2", "rich"}
 FILES = {"bash": "hiera.bash", "zsh": "_hiera", "fish": "hiera.fish", "powershell": "hiera.ps1"}
 
 
@@ -57,6 +60,104 @@ def test_bash_completes_commands_options_and_values(words: str, expected: tuple[
     done = bash(script)
     assert done.returncode == 0, done.stderr
     assert tuple(done.stdout.split()) == expected
+
+
+Answer = Callable[[str, str], list[str]]
+
+
+@pytest.fixture
+def answer(call: Call, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Answer:
+    """What `hiera` answers to a shell about a line, with two models of others in the Hub's cache."""
+
+    def run(shell: str, line: str) -> list[str]:
+        for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_HOME", environment["HF_HOME"])
+        monkeypatch.setenv("_HIERA_COMPLETE", f"complete_{shell}")
+        monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
+        monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+        monkeypatch.setenv("_TYPER_COMPLETE_WORD_TO_COMPLETE", line.split(" ")[-1])
+        words = re.findall(r"[^ =:]+|[=:]+|(?<= )$", line)  # as bash splits it
+        monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+        monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+        return call().out.splitlines()
+
+    home = Path(environment["HF_HOME"])
+    for name, config in {"acme--birds": '{"model_type": "hiera"}', "acme--bert": '{"model_type": "bert"}'}.items():
+        cached = home / "hub" / f"models--{name}"
+        snapshot = cached / "snapshots" / "c0ffee"
+        snapshot.mkdir(parents=True)
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text("c0ffee")
+        (snapshot / "config.json").write_text(config)
+        (snapshot / "model.safetensors").touch()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("line", "part", "expected"),
+    [  # part: what stands before the part of the last word that bash replaces
+        ("hiera classify --model=ba", "--model=", ["--model=base", "--model=base-plus"]),
+        ("hiera classify --model=", "--model=", [f"--model={name}" for name in (*MODELS, "acme/birds")]),
+        ("hiera classify --device=c", "--device=", ["--device=cpu", "--device=cuda", "--device=cuda:0"]),
+        ("hiera classify --device=cuda:", "--device=cuda:", ["--device=cuda:0"]),
+        ("hiera classify --device cuda:", "cuda:", ["cuda:0"]),
+        ("hiera classify http://x/y --engine=to", "--engine=", ["--engine=torch"]),
+        ("hiera classify a=b '' --engine to", "", ["torch"]),
+        ("hiera bench --device=m", "--device=", ["--device=mps"]),
+        ("hiera labels -m acm", "", ["acme/birds"]),
+        ("hiera info --precision=bf", "--precision=", ["--precision=bf16"]),
+        ("hiera classify --output=pho", "", []),
+    ],
+)
+def test_a_value_is_completed_behind_an_equals_sign_too(
+    answer: Answer, line: str, part: str, expected: list[str]
+) -> None:
+    assert answer("bash", line) == ([each.removeprefix(part) for each in expected] or [""])
+    assert answer("fish", line) == (expected or [""])
+    assert [each.partition(":::")[0] for each in answer("powershell", line)] == (expected or [""])
+    quoted = "\n".join(f'"{each}"'.replace(":", r"\\:") for each in expected)
+    assert "\n".join(answer("zsh", line)) == (
+        f"_arguments '*: :(({quoted}))'" if expected else "compset -P '--*='; _files"
+    )
+
+
+def test_zsh_and_fish_show_whole_summaries(answer: Answer) -> None:
+    assert answer("fish", "hiera mo") == [
+        "models\tList the models: size, published accuracy, licence, whether they are on this machine."
+    ]
+    assert answer("zsh", "hiera la") == [
+        """_arguments '*: :(("labels":"List the classes of the model\\\\: index, WordNet id, label."))'"""
+    ]
+
+
+def test_bash_completes_a_value_behind_an_equals_sign(bash: Bash) -> None:
+    done = bash(
+        f'source "{FOLDER / "hiera.bash"}"\n'
+        "COMP_WORDS=(hiera classify --model = ba); COMP_CWORD=4\n"
+        '_hiera_completion hiera; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    assert done.stdout.split() == ["base", "base-plus"]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish on this machine")
+def test_fish_completes_a_value_behind_an_equals_sign(bash: Bash) -> None:
+    done = bash(f"fish -N -c 'source {FOLDER / 'hiera.fish'}; complete -C \"hiera classify --model=ba\"'")
+    assert done.stdout.split() == ["--model=base", "--model=base-plus"]
+
+
+@pytest.mark.parametrize("line", ["hiera ", "hiera classify --model="])
+def test_completion_imports_nothing_heavy(environment: dict[str, str], line: str) -> None:
+    code = (
+        "import sys, hiera_cli.cli\n"
+        "try: hiera_cli.cli.main()\n"
+        "finally: print('IMPORTED', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    environment |= {"_HIERA_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    completions, _, imported = done.stdout.rpartition("IMPORTED")
+    assert completions.startswith("_arguments")
+    assert {*imported.split()} & HEAVY == set()
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
