@@ -11,6 +11,7 @@ input travels the same way, as an error in its own entry.
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hiera_cli import checkpoints, images, sources
+from hiera_cli import checkpoints, images, signatures, sources
 from hiera_cli.engine import Answer, Engine, cpu_count, open_engine, this_machine
-from hiera_cli.errors import FetchError, HieraError, InferenceError, InputError, ReadError, TooLargeError
+from hiera_cli.errors import DecodeError, FetchError, HieraError, InferenceError, InputError, ReadError, TooLargeError
 from hiera_cli.images import Decoding, Pixels
 from hiera_cli.labels import Label
 from hiera_cli.limits import MAX_PIXELS, Limits
@@ -478,13 +479,29 @@ def _start(target: Callable[[], None], name: str) -> None:
 
 
 def _pixels(source: Source, body: bytes | None, options: Options) -> Pixels:
-    if source.kind in (Kind.STDIN, Kind.DESCRIPTOR) and (number := sources.descriptor(source.path)) is not None:
-        body = _read_descriptor(number, options.limits.bytes)
     if source.image is not None:
         return images.prepare(source.image, options.decoding)
-    if body is None:
-        return images.load(source.path, options.decoding)
-    return images.decode_bytes(body, options.decoding)
+    if source.kind in (Kind.STDIN, Kind.DESCRIPTOR) and (number := sources.descriptor(source.path)) is not None:
+        body = _read_descriptor(number, options.limits.bytes)
+    try:
+        if body is None:
+            return images.load(source.path, options.decoding)
+        return images.decode_bytes(body, options.decoding)
+    except DecodeError as error:
+        raise _mistaken(source, body) or error from error
+
+
+def _mistaken(source: Source, body: bytes | None) -> DecodeError | None:
+    """What an input that can't be decoded was given for by mistake, and what to do instead."""
+    if source.kind is Kind.URL:
+        return None
+    if os.path.splitext(source.path)[1].lower() in signatures.RAW_SUFFIXES:
+        return DecodeError(signatures.RAW)
+    start = sources.first_bytes(source.path, 1 << 12) if body is None else body[: 1 << 12]
+    if option := sources.list_option(start):
+        name = shlex.quote(source.path)
+        return DecodeError(f"it seems to be a list of paths, not an image: {option} {name} reads it")
+    return None
 
 
 def _read_descriptor(number: int, limit: int) -> bytes:

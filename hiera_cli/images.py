@@ -12,7 +12,6 @@ the same pixels:
 
 from __future__ import annotations
 
-import codecs
 import io
 import os
 import re
@@ -29,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from hiera_cli import jpeg
+from hiera_cli import jpeg, signatures
 from hiera_cli.architecture import IMAGE_SIZE
 from hiera_cli.errors import DecodeError, InputError, NotFoundError, ReadError, TooLargeError
 from hiera_cli.limits import MAX_PIXELS
@@ -197,7 +196,7 @@ def _kind_name(mode: int) -> str:
 def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) -> Pixels:
     """Decode and preprocess one image, and close its stream. Returns float32 (3, 224, 224). Raises InputError."""
     decoding = decoding or Decoding()
-    start = stream.read(64) or b""
+    start = stream.read(signatures.START) or b""
     data = None
     if start.startswith(jpeg.SIGNATURE):
         _check_bytes(stream.seek(0, os.SEEK_END), decoding.max_jpeg_bytes)
@@ -232,7 +231,7 @@ def _faults_of_the_file(start: bytes, decoding: Decoding) -> Iterator[None]:
         numbers = re.findall(r"\d+", str(error))
         raise _too_large(int(numbers[0]) if numbers else 0, decoding) from error
     except UnidentifiedImageError as error:
-        raise DecodeError(_not_an_image(start)) from error
+        raise DecodeError(signatures.unread(start)) from error
     except MemoryError as error:
         raise _no_memory() from error
     except Exception as error:  # a decoder may raise anything at all on a broken file
@@ -282,17 +281,6 @@ def _reason(error: Exception) -> str:
     return text[:200] if text and not isinstance(error, (KeyError, struct.error)) else type(error).__name__
 
 
-def _not_an_image(start: bytes) -> str:
-    text = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "it is an HTML page, not an image"
-    if text.startswith((b"<svg", b"<?xml")):
-        return "vector graphics (SVG) are not read; render it to PNG first"
-    if text.startswith(b"%pdf"):
-        return "it is a PDF, not an image"
-    return "not an image of a format that is read here"
-
-
 def _open(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.Image:
     """Read the header of an image, and check what it says of size and extent."""
     _settle_pillow(decoding)
@@ -311,6 +299,7 @@ def _open(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.
         from hiera_cli import libtiff  # which most runs have no use for
 
         libtiff.silence()
+        _check_thumbnail(image)
         _check_extent(image, stream)
     return image
 
@@ -387,6 +376,13 @@ def _strips(stream: io.BufferedReader, signature: bytes) -> int:
         if int.from_bytes(entry[:2], order) in (273, 324):
             most = max(most, int.from_bytes(entry[4 : 12 if wide else 8], order))
     return most
+
+
+def _check_thumbnail(image: Image.Image) -> None:
+    """Raise DecodeError for a TIFF that begins with a small copy of its picture: RAW photos do, and hold no other."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    if tags.get(254) == 1 and min(image.size) < CROP:
+        raise DecodeError(f"its first page is a thumbnail of {image.width} × {image.height}. {signatures.RAW}")
 
 
 def _check_extent(image: Image.Image, stream: io.BufferedReader) -> None:

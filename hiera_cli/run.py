@@ -74,9 +74,10 @@ def classify(request: Request) -> ExitStatus:
     can't be written. Whatever it ends with, what was written is a valid document of its format.
     """
     if not (request.inputs or request.files_from or request.files0_from):
-        raise UsageError(
-            "nothing to classify: name files, folders or URLs", "For example: hiera classify cat.jpg photos/"
-        )
+        hint = "For example: hiera classify cat.jpg photos/"
+        if sources.is_piped():
+            hint = "Of what comes on stdin, `--files-from -` takes a list of paths, and `-` takes an image."
+        raise UsageError("nothing to classify: name files, folders or URLs", hint)
     if [*map(sources.descriptor, (*request.inputs, *request.files_from, *request.files0_from))].count(0) > 1:
         raise UsageError("stdin (-) can be read only once")
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import fnmatch
 import os
 import re
 import select
+import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +19,7 @@ from io import RawIOBase
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from hiera_cli import signatures
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 MAX_PATH_BYTES = 1 << 20
-IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n")  # how JPEG and PNG begin, and no path does
 RUN = 1 << 13  # names of a folder that are sorted together
 # Of the names that a listing took, a folder's is marked at its end, with a character that no name has and that sorts
 # before all others, so that the mark changes no order.
@@ -250,6 +252,8 @@ def read_list(name: str, separator: bytes) -> Iterator[str]:
     try:
         with open_descriptor(0) if name == STDIN else open(name, "rb", buffering=0) as stream:
             yield from _split(stream, separator, name)
+    except IsADirectoryError as error:
+        raise UsageError(f"{name} is a folder, not a list of paths", _as_an_input(name)) from error
     except OSError as error:
         raise UsageError(f"cannot read the list {name}: {error.strerror or error}") from error
 
@@ -261,6 +265,8 @@ def _split(stream: RawIOBase, separator: bytes, name: str) -> Iterator[str]:
     while chunk := read_raw(stream):
         if not (rest or separated):
             _check_start(chunk, separator, name)
+            if separator == b"\n":  # as Windows marks its text
+                chunk = chunk.removeprefix(codecs.BOM_UTF8)
         *items, rest = (rest + chunk).split(separator)
         separated = separated or bool(items)
         idle += len(chunk)
@@ -268,20 +274,73 @@ def _split(stream: RawIOBase, separator: bytes, name: str) -> Iterator[str]:
             yield path
             idle = 0
         if idle > MAX_PATH_BYTES:
-            raise UsageError(f"{name} is no list of paths: a mebibyte of it names none")
+            raise UsageError(f"{name} is not a list of paths: a mebibyte of it names none")
     if separator == b"\0" and not separated and rest.endswith(b"\n"):
-        raise UsageError(f"there is no NUL in the list {name}", "--files-from reads a list of one path a line.")
+        raise UsageError(
+            f"there is no NUL in the list {name}",
+            f"Did you mean --files-from {shlex.quote(name)}? It reads a list of one path a line.",
+        )
     yield from _paths([rest], separator)
 
 
 def _check_start(start: bytes, separator: bytes, name: str) -> None:
-    if start.startswith(IMAGES):
-        raise UsageError(f"{name} is an image, not a list of paths", "Name it as an input, beside the lists.")
-    if separator == b"\n" and b"\0" in start:
-        raise UsageError(
-            f"{name} is no list of one path a line: there are NULs in it",
-            "--files0-from reads a list with NUL between, as `find -print0` writes it.",
-        )
+    if signatures.is_picture(start):
+        raise UsageError(f"{name} is an image, not a list of paths", _as_an_input(name))
+    if known := signatures.other(start):
+        raise UsageError(f"{name} is not a list of paths: it is {known[0]}")
+    if separator == b"\0" or b"\0" not in start:
+        return
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(f"the list {name} is in UTF-16", "Save it as UTF-8: `iconv -f UTF-16 -t UTF-8`.")
+    if not _is_text(start.partition(b"\0")[0]):
+        raise UsageError(f"{name} is not a list of paths: it holds binary data")
+    raise UsageError(
+        f"{name} is not a list of one path a line: there are NULs in it",
+        f"Did you mean --files0-from {shlex.quote(name)}? It reads a list as `find -print0` writes it.",
+    )
+
+
+def _as_an_input(name: str) -> str:
+    return f"Name it as an input: `hiera classify {shlex.quote(name)}`."
+
+
+def _is_text(item: bytes) -> bool:
+    return bool(item) and not re.search(rb"[\x00-\x08\x0e-\x1f]", item)
+
+
+def list_option(start: bytes) -> str | None:
+    """The option that reads what begins with these bytes, if it is a list of which the first path exists."""
+    if signatures.other(start):  # an archive begins with a path, too
+        return None
+    for separator, option in ((b"\0", "--files0-from"), (b"\n", "--files-from")):
+        first, separated, _ = start.partition(separator)
+        path = next(_paths([first], separator), "")
+        if separated and _is_text(first) and (is_url(path) or os.path.exists(path)):
+            return option
+    return None
+
+
+def first_bytes(path: str, size: int) -> bytes:
+    """How a regular file begins; b"" for anything else, of which nothing is opened, and for what can't be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return b""
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:  # it may be another file by now, of which nothing is waited for
+            return os.read(handle, size)
+        finally:
+            os.close(handle)
+    except (OSError, ValueError):
+        return b""
+
+
+def is_piped() -> bool:
+    """Whether stdin comes from a program or a file. What has neither has a terminal there, or /dev/null."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
 
 
 def open_descriptor(number: int) -> RawIOBase:

@@ -27,6 +27,7 @@ from PIL import Image
 
 from hiera_cli import Classifier, load_classifier
 from hiera_cli.run import is_rereadable
+from hiera_cli.signatures import RAW
 from hiera_cli.utf8 import from_fields
 
 CAT = SAMPLES / "cat.jpg"
@@ -298,6 +299,42 @@ def test_what_is_no_image_answers_in_one_line(call: Call, tmp_path: Path) -> Non
         assert done.err == f"hiera: {folder}: no images in this folder\n"
     assert call("classify", "--files-from", "/dev/null").err == "hiera: nothing to do: no image was found\n"
     server.close()
+
+
+def test_what_was_named_as_an_image_by_mistake_is_told_with_what_to_do(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CAT, "cat.jpg")
+    for name, content, said in (
+        ("my list", b"cat.jpg\r\ndog.jpg\r\n", "{seems}: --files-from 'my list' reads it"),
+        ("urls", b"https://example.com/cat.jpg\n", "{seems}: --files-from urls reads it"),
+        ("list0", b"cat.jpg\0dog.jpg\0", "{seems}: --files0-from list0 reads it"),
+        ("gone", b"mouse.jpg\n", "not an image of a format that is read here"),
+        ("notes.txt", b"cat.jpg is a cat\n", "not an image of a format that is read here"),
+        ("a.zip", b"PK\x03\x04\x14\0", "it is a ZIP archive, not an image; unpack it first"),
+        ("a.tar", b"cat.jpg".ljust(257, b"\0") + b"ustar\0", "it is a tar archive, not an image; unpack it first"),
+        ("a.mp4", b"\0\0\0\x20ftypisom\0\0\2\0", "it is a video, not an image; `ffmpeg -i` makes images of it"),
+        ("a.pdf", b"%PDF-1.7\n", "it is a PDF, not an image; `pdftoppm -png` makes images of its pages"),
+        ("a.html", b"<!DOCTYPE html>", "it is an HTML page, not an image"),
+        ("a.NEF", b"\0" * 100, RAW),
+        ("a", b"FUJIFILMCCD-RAW 0201", RAW),
+    ):
+        Path(name).write_bytes(content)
+        seems = "it seems to be a list of paths, not an image"
+        assert call("classify", name, "-f", "csv").err == f"hiera: {name}: {said.format(seems=seems)}\n"
+
+
+def test_a_pipe_into_the_program_that_nothing_asks_for_is_told_of(bash: Bash) -> None:
+    done = bash(f"ls {SAMPLES}/*.jpg | hiera classify")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "hiera: error: nothing to classify: name files, folders or URLs\n"
+        "  Of what comes on stdin, `--files-from -` takes a list of paths, and `-` takes an image.\n",
+    )
+    assert "For example: hiera classify cat.jpg photos/" in bash("hiera classify < /dev/null").stderr
+    done = bash(f"ls {SAMPLES}/*.jpg | hiera classify -")
+    assert done.stderr == "hiera: -: it seems to be a list of paths, not an image: --files-from - reads it\n"
 
 
 def test_an_existing_output_is_not_overwritten_unasked(call: Call, tmp_path: Path) -> None:

@@ -520,6 +520,20 @@ def test_the_first_frame_or_page_stands_for_the_file(format: str, options: dict)
     assert difference(images.decode_bytes(data), images.preprocess(first)) < 4 * LEVEL
 
 
+@pytest.mark.parametrize(("size", "kind"), [((160, 120), 1), ((160, 120), 0), ((300, 224), 1)])
+def test_a_tiff_that_begins_with_a_thumbnail_of_a_raw_photo_is_not_taken_for_the_photo(
+    size: tuple[int, int], kind: int
+) -> None:
+    data = encode(photo(*size), "TIFF", tiffinfo={254: kind})
+    if size[0] < 224 and kind:
+        with pytest.raises(
+            DecodeError, match=r"^its first page is a thumbnail of 160 × 120\. RAW photos are not read;"
+        ):
+            images.decode_bytes(data)
+    else:
+        np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(photo(*size)))
+
+
 def isobmff(*brands: bytes) -> bytes:
     """The start of a HEIC or AVIF file: the major brand, then the compatible ones."""
     box = b"ftyp" + brands[0] + bytes(4) + b"".join(brands[1:])

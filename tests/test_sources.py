@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import queue
 import shutil
@@ -15,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import hiera_cli.sources
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
@@ -604,25 +606,40 @@ def test_a_long_list_comes_whole_whatever_the_sizes_of_the_pieces_it_is_read_in(
 @pytest.mark.parametrize("name", ["missing", "photos"])
 def test_a_list_that_can_not_be_read_is_a_usage_error_that_names_it(tree: Callable[..., None], name: str) -> None:
     tree("photos/a.jpg")
-    reason = {"missing": "No such file or directory", "photos": "Is a directory"}[name]
     with pytest.raises(UsageError) as caught:
         list(read_list(name, b"\n"))
-    assert str(caught.value) == f"cannot read the list {name}: {reason}"
+    assert (str(caught.value), caught.value.hint) == {
+        "missing": ("cannot read the list missing: No such file or directory", ""),
+        "photos": ("photos is a folder, not a list of paths", "Name it as an input: `hiera classify photos`."),
+    }[name]
 
 
 @pytest.mark.parametrize(
     ("content", "separator", "said"),
     [
-        (b"a.jpg\0b.jpg\0", b"\n", "list is no list of one path a line: there are NULs in it"),
-        ("a.jpg\nb.jpg\n".encode("utf-16"), b"\n", "list is no list of one path a line: there are NULs in it"),
-        (b"a.jpg\nb.jpg\n", b"\0", "there is no NUL in the list list"),
-        (b"\xff\xd8\xff\xe0\0\x10JFIF\0", b"\n", "list is an image, not a list of paths"),
-        (b"\xff\xd8\xff\xe0\0\x10JFIF\0", b"\0", "list is an image, not a list of paths"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\n", "list is an image, not a list of paths"),
-        (b"RIFF\x24\0\0\0WEBPVP8 ", b"\n", "list is no list of one path a line: there are NULs in it"),
-        (b"a" * (2 << 20), b"\n", "list is no list of paths: a mebibyte of it names none"),
+        (
+            b"a.jpg\0b.jpg\0",
+            b"\n",
+            "list is not a list of one path a line: there are NULs in it\n"
+            "Did you mean --files0-from list? It reads a list as `find -print0` writes it.",
+        ),
+        (
+            b"a.jpg\nb.jpg\n",
+            b"\0",
+            "there is no NUL in the list list\nDid you mean --files-from list? It reads a list of one path a line.",
+        ),
+        (
+            "a.jpg\nb.jpg\n".encode("utf-16"),
+            b"\n",
+            "the list list is in UTF-16\nSave it as UTF-8: `iconv -f UTF-16 -t UTF-8`.",
+        ),
+        (b"PK\x03\x04\x14\0\0\0", b"\n", "list is not a list of paths: it is a ZIP archive\n"),
+        (b"a.jpg".ljust(257, b"\0") + b"ustar\0", b"\0", "list is not a list of paths: it is a tar archive\n"),
+        (b"%PDF-1.7\n", b"\n", "list is not a list of paths: it is a PDF\n"),
+        (b"\x01\x02\0\0", b"\n", "list is not a list of paths: it holds binary data\n"),
+        (b"a" * (2 << 20), b"\n", "list is not a list of paths: a mebibyte of it names none\n"),
     ],
-    ids=["NULs", "UTF-16", "lines", "JPEG", "JPEG with NULs", "PNG", "WebP", "one endless line"],
+    ids=["NULs", "lines", "UTF-16", "ZIP", "tar", "PDF", "binary", "one endless line"],
 )
 def test_what_is_no_list_of_this_kind_is_a_usage_error_and_names_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, separator: bytes, said: str
@@ -633,7 +650,57 @@ def test_what_is_no_list_of_this_kind_is_a_usage_error_and_names_nothing(
     with pytest.raises(UsageError) as caught:
         for path in read_list("list", separator):
             paths.append(path)
-    assert (str(caught.value), paths) == (said, [])
+    assert (f"{caught.value}\n{caught.value.hint}", paths) == (said, [])
+
+
+IN_FORMATS = [
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+    "QOI",
+    "ICO",
+    "ICNS",
+    "DDS",
+    "PCX",
+]
+
+
+def in_format(format: str) -> bytes:
+    """A picture."""
+    stream = io.BytesIO()
+    Image.new("RGB", (48, 32), "red").save(stream, format)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("format", [*IN_FORMATS, "SGI"])
+@pytest.mark.parametrize("separator", [b"\n", b"\0"], ids=["newline", "NUL"])
+def test_an_image_as_a_list_is_said_to_be_one(tmp_path: Path, format: str, separator: bytes) -> None:
+    (tmp_path / "a b").write_bytes(in_format(format))
+    with pytest.raises(UsageError) as caught:
+        list(read_list(f"{tmp_path}/a b", separator))
+    assert str(caught.value) == f"{tmp_path}/a b is an image, not a list of paths"
+    assert caught.value.hint == f"Name it as an input: `hiera classify '{tmp_path}/a b'`."
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["GIF89a/cat.jpg", "icns/1.png", "qoif.jpg", "BMW/1.jpg", "P6 640 x.jpg", "RIFFabcdWEBP", "RAW_wide.mov", "8BPS"],
+)
+def test_a_path_that_begins_as_some_image_does_is_a_path(tmp_path: Path, first: str) -> None:
+    for separator, name in ((b"\n", "lines"), (b"\0", "nuls")):
+        (tmp_path / name).write_bytes(separator.join([first.encode(), b"b.jpg", b""]))
+        assert list(read_list(str(tmp_path / name), separator)) == [first, "b.jpg"]
+
+
+def test_the_mark_of_utf8_is_no_part_of_the_first_path(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes("\ufeffa.jpg\r\nb.jpg\r\n".encode())
+    assert list(read_list(str(tmp_path / "list"), b"\n")) == ["a.jpg", "b.jpg"]
 
 
 def test_a_nul_far_into_a_list_of_lines_costs_its_own_line_alone(tmp_path: Path) -> None:
@@ -680,7 +747,7 @@ except UsageError as error:
 def test_a_list_that_never_ends_and_names_nothing_is_a_usage_error(separator: bytes) -> None:
     script = ENDLESS.format(separator=separator)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=5)
-    assert (done.stdout.startswith("/dev/zero is no list of "), done.stderr) == (True, "")
+    assert (done.stdout.startswith("/dev/zero is not a list of "), done.stderr) == (True, "")
 
 
 END = None
