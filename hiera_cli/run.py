@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 import warnings
@@ -36,6 +37,7 @@ from hiera_cli.predictions import Result
 from hiera_cli.printable import printable
 from hiera_cli.report import ExitStatus, Report
 from hiera_cli.signals import handled
+from hiera_cli.skipped import Skipped
 from hiera_cli.streams import ReaderGone
 from hiera_cli.threads import apart
 
@@ -156,6 +158,7 @@ class _Run:
         self._shares_terminal = not request.output and sys.stdout.isatty()
         bar = sys.stderr.isatty() if request.progress is None else request.progress
         self._report = Report(quiet=request.quiet, bar=bar and not request.quiet)
+        self._skipped = Skipped(tell=self._name_skipped if request.verbose else None)
         self._walk = sources.Walk(images.suffixes, request.exclude, request.hidden, request.follow)
         found = self._sources()
         self._stream = Stream(self._journal.remaining(found) if self._journal else found, self._load, request.options)
@@ -214,12 +217,23 @@ class _Run:
         if interrupted:
             report.say(f"interrupted: {report.summary()}{self._where_it_is()}")
             return ExitStatus(128 + interrupted)
+        self._tell_skipped()
         if not report.done and not report.before:
             if not report.warned:  # or the reason has been said: one line is enough
                 report.say("nothing to do: no image was found")
         elif report.done > 1 or output:
             report.say(report.summary())
         return report.status
+
+    def _tell_skipped(self) -> None:
+        for line in self._skipped.lines():
+            self._report.say(line)
+        for glob in self._request.exclude:
+            if glob not in self._skipped.globs:
+                self._report.say(f"--exclude {shlex.quote(glob)} matched nothing")
+
+    def _name_skipped(self, path: str, why: str) -> None:
+        self._report.say(f"{path}: skipped, {why}")
 
     def _where_it_is(self) -> str:
         """Where an interrupted run has left what was done."""
@@ -231,7 +245,9 @@ class _Run:
 
     def _sources(self) -> Iterator[sources.Source]:
         stdin_taken = 0 in map(sources.descriptor, (*self._request.files_from, *self._request.files0_from))
-        return sources.expand(self._arguments(), self._walk, self._report.warn, stdin_taken=stdin_taken)
+        return sources.expand(
+            self._arguments(), self._walk, self._report.warn, stdin_taken=stdin_taken, skipped=self._skipped
+        )
 
     def _arguments(self) -> Iterator[str]:
         yield from self._request.inputs

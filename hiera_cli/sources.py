@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from hiera_cli import signatures
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
+from hiera_cli.skipped import Skipped
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,8 +61,9 @@ class Source:
 class Walk:
     """What a folder walk takes.
 
-    suffixes: of the files that are taken, lower case. exclude: globs; one without a slash is held against each name,
-    one with a slash against the path below the folder. hidden: take names that begin with a dot. follow: follow links.
+    suffixes: of the files that are taken, lower case; of a file without one the first bytes decide. exclude: globs; one
+    without a slash is held against each name, one with a slash against the path below the folder and against the whole
+    path. hidden: take names that begin with a dot. follow: follow links.
     """
 
     suffixes: Callable[[], frozenset[str]]
@@ -97,13 +99,21 @@ def descriptor(name: str) -> int | None:
     return number if inherited and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) else None
 
 
-def expand(arguments: Iterable[str | Source], walk: Walk, warn: Warn, *, stdin_taken: bool = False) -> Iterator[Source]:
+def expand(
+    arguments: Iterable[str | Source],
+    walk: Walk,
+    warn: Warn,
+    *,
+    stdin_taken: bool = False,
+    skipped: Skipped | None = None,
+) -> Iterator[Source]:
     """Yield the inputs that the arguments name: files, URLs and descriptors as they stand, folders walked.
 
     Lazy: a folder is listed when its turn comes. What is not there is yielded too, with its error; what is a Source
-    already, as it is.
-    stdin_taken: stdin is the list that the arguments come from, so it can't be an image as well.
+    already, as it is. stdin_taken: stdin is the list that the arguments come from, so it can't be an image as well.
+    skipped: counts what is passed over in folders.
     """
+    skipped = skipped or Skipped()
     taken = {0} if stdin_taken else set()
     for argument in arguments:
         if isinstance(argument, Source):
@@ -117,7 +127,7 @@ def expand(arguments: Iterable[str | Source], walk: Walk, warn: Warn, *, stdin_t
             yield Source(argument, Kind.URL)
         elif os.path.isdir(argument):
             found = False
-            for source in _walk(argument, walk, warn, _sorted):
+            for source in _walk(argument, walk, warn, skipped, _sorted):
                 found = True
                 yield source
             if not found:
@@ -141,7 +151,8 @@ def count(arguments: Iterable[str], walk: Walk) -> int:
     others = 0
     for argument in arguments:
         if argument != STDIN and not is_url(argument) and os.path.isdir(argument):
-            others += sum(1 for _ in _walk(argument, walk, lambda warning: None, lambda names: _sorted(folders(names))))
+            found = _walk(argument, walk, lambda warning: None, Skipped(), lambda names: _sorted(folders(names)))
+            others += sum(1 for _ in found)
         else:
             others += 1
     return files + others
@@ -156,13 +167,16 @@ class _Level:
     names: Iterator[str]
 
 
-def _walk(folder: str, walk: Walk, warn: Warn, arrange: Callable[[Iterator[str]], Iterator[str]]) -> Iterator[Source]:
+def _walk(
+    folder: str, walk: Walk, warn: Warn, skipped: Skipped, arrange: Callable[[Iterator[str]], Iterator[str]]
+) -> Iterator[Source]:
     """A folder's images and, in their places among them, its subfolders'. With a stack, for folders may be deep.
 
     arrange: which of the names that were taken of a folder to go through, and in which order. It reads them to the end.
     """
     levels: list[_Level] = []
     suffixes = walk.suffixes()
+    excludes = _Excludes(walk.exclude, folder, skipped)
 
     def enter(below: str) -> Source | None:
         here = os.path.join(folder, below) if below else folder
@@ -173,7 +187,7 @@ def _walk(folder: str, walk: Walk, warn: Warn, arrange: Callable[[Iterator[str]]
                 warn(f"{here}: skipped, the link leads back to a folder above it")
                 return None
             with os.scandir(here) as listing:
-                names = arrange(_taken(listing, below, walk, suffixes))
+                names = arrange(_taken(listing, below, walk, suffixes, excludes, skipped))
         except OSError as error:
             return Source(here, error=_cannot("list the folder", error))
         levels.append(_Level(below, identity, names))
@@ -194,20 +208,83 @@ def _walk(folder: str, walk: Walk, warn: Warn, arrange: Callable[[Iterator[str]]
             yield failed
 
 
-def _taken(listing: Iterable[os.DirEntry[str]], below: str, walk: Walk, suffixes: frozenset[str]) -> Iterator[str]:
+def _taken(
+    listing: Iterable[os.DirEntry[str]],
+    below: str,
+    walk: Walk,
+    suffixes: frozenset[str],
+    excludes: _Excludes,
+    skipped: Skipped,
+) -> Iterator[str]:
     """The names of the images and of the folders, these marked, that the walk takes."""
+    tell = skipped.tell
     for entry in listing:
         name = entry.name
-        if (name.startswith(".") and not walk.hidden) or (
-            walk.exclude and _excluded(name, os.path.join(below, name), walk.exclude)
-        ):
-            continue
-        if entry.is_symlink() and not walk.follow:
-            continue
-        if _is_folder(entry):
+        if excludes and excludes.match(name, below):
+            why = "excluded"
+        elif not walk.hidden and name.startswith("."):
+            skipped.hidden += 1
+            why = "hidden"
+        elif not walk.follow and entry.is_symlink():
+            skipped.links += 1
+            why = "a link"
+        elif _is_folder(entry):
             yield name + FOLDER
-        elif os.path.splitext(name)[1].lower() in suffixes:
-            yield name
+            continue
+        else:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in suffixes or (not suffix and signatures.is_picture(first_bytes(entry.path, 64))):
+                yield name
+                continue
+            skipped.add(suffix)
+            why = "not known as an image"
+        if tell:
+            tell(entry.path, why)
+
+
+class _Excludes:
+    """What --exclude leaves out below a folder. False if there are no globs.
+
+    A glob without a slash is held against names. One with a slash against the path below the folder, and against that
+    with the folder before it, as it is printed, unless the folder itself, which was named outright, would be left out.
+    `**/` stands for any folders or none.
+    """
+
+    def __init__(self, globs: tuple[str, ...], folder: str, skipped: Skipped) -> None:
+        self._names: list[tuple[str, re.Pattern[str]]] = []
+        self._paths: list[tuple[str, re.Pattern[str]]] = []
+        self._matched = skipped.globs
+        self._folder = _slashes(os.path.normpath(folder)).strip("/")
+        for glob in globs:
+            pattern = glob.removeprefix("./").strip("/")
+            either = {pattern, pattern.replace("**/", "")}
+            compiled = re.compile("|".join(map(fnmatch.translate, sorted(either))))
+            (self._paths if "/" in glob.rstrip("/") else self._names).append((glob, compiled))
+        self._printed = [(glob, pattern) for glob, pattern in self._paths if not pattern.match(self._folder)]
+
+    def __bool__(self) -> bool:
+        return bool(self._names or self._paths)
+
+    def match(self, name: str, below: str) -> bool:
+        """Whether the entry of this name, in the folder `below` the one that was named, is left out."""
+        excluded = self._any(self._names, name)
+        if self._paths:
+            path = _slashes(os.path.join(below, name))
+            excluded |= self._any(self._paths, path)
+            excluded |= self._any(self._printed, f"{self._folder}/{path}")
+        return excluded
+
+    def _any(self, patterns: list[tuple[str, re.Pattern[str]]], text: str) -> bool:
+        found = False
+        for glob, pattern in patterns:  # all, so that each of several that match is known to match something
+            if not (found and glob in self._matched) and pattern.match(text):
+                self._matched.add(glob)
+                found = True
+        return found
+
+
+def _slashes(path: str) -> str:
+    return path.replace(os.sep, "/")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -230,13 +307,6 @@ def _unpacked(run: bytes) -> Iterator[str]:
     while (end := run.find(b"/", start)) >= 0:
         yield run[start:end].decode("utf-8", "surrogatepass")
         start = end + 1
-
-
-def _excluded(name: str, path: str, globs: tuple[str, ...]) -> bool:
-    return any(
-        fnmatch.fnmatchcase(path.replace(os.sep, "/") if "/" in glob.rstrip("/") else name, glob.strip("/"))
-        for glob in globs
-    )
 
 
 def _cannot(what: str, error: OSError) -> InputError:

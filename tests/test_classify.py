@@ -72,7 +72,8 @@ def test_a_folder_is_labelled_rightly_as_json(call: Call, says: str) -> None:
     records = json.loads(done.out)
     assert [record["path"] for record in records] == [f"{SAMPLES}/{name}" for name in TRUE]
     assert first_labels(records) == list(TRUE.values())
-    assert re.fullmatch(re.escape(says) + r"hiera: 6 labelled, \d+\.\d s\n", threads_aside(done.err))
+    skipped = "hiera: skipped 1 file that is not known as an image (1 .md)\n"
+    assert re.fullmatch(re.escape(says + skipped) + r"hiera: 6 labelled, \d+\.\d s\n", threads_aside(done.err))
 
 
 def test_one_image_in_plain_is_its_five_labels(call: Call, says: str) -> None:
@@ -274,6 +275,39 @@ def test_exclude_hidden_and_follow(call: Call, tmp_path: Path) -> None:
     assert names("--follow") == ["a.jpg", "d.JPG", "link.jpg", "skip/c.jpg"]
 
 
+def test_what_folders_hold_beside_images_is_told_once_at_the_end(call: Call, tmp_path: Path, says: str) -> None:
+    photos = tmp_path / "photos"
+    (photos / ".thumbs").mkdir(parents=True)
+    shutil.copy(CAT, photos / "scan")
+    (photos / "a.NEF").write_bytes(b"raw")
+    (photos / "notes").write_text("text")
+    skipped = (
+        "hiera: skipped 2 files that are not known as images (1 without suffix, 1 .nef), 1 hidden (--hidden)\n"
+        "hiera: RAW photos are not read; convert them first, or take the previews in them: "
+        "`exiftool -b -PreviewImage`\n"
+    )
+    done = call("classify", photos, "-k1", "-f", "jsonl")
+    assert [record["path"] for record in done.records()] == [f"{photos}/scan"]
+    assert threads_aside(done.err) == says + skipped
+    assert call("classify", photos, "-q").err == ""
+    (photos / "scan").unlink()
+    assert call("classify", photos).err == f"hiera: {photos}: no images in this folder\n{skipped}"
+    assert sorted(call("classify", photos, "--verbose").err.splitlines())[:3] == [
+        f"hiera: {photos}/.thumbs: skipped, hidden",
+        f"hiera: {photos}/a.NEF: skipped, not known as an image",
+        f"hiera: {photos}/notes: skipped, not known as an image",
+    ]
+
+
+def test_an_exclude_that_excludes_nothing_is_told_of(call: Call, says: str) -> None:
+    globs = ("[!c]*", f"{SAMPLES}/*.md", "*.gif", "photos/x y*")
+    done = call("classify", SAMPLES, "-k1", *(word for glob in globs for word in ("--exclude", glob)))
+    told = "".join(f"hiera: --exclude {glob} matched nothing\n" for glob in ("'*.gif'", "'photos/x y*'"))
+    assert threads_aside(done.err) == says + told
+    done = call("classify", CAT, "-k1", "--exclude", "cat.jpg")
+    assert threads_aside(done.err) == says + "hiera: --exclude cat.jpg matched nothing\n"
+
+
 def test_what_is_no_image_answers_in_one_line(call: Call, tmp_path: Path) -> None:
     empty, texts = tmp_path / "empty", tmp_path / "texts"
     empty.mkdir()
@@ -293,10 +327,13 @@ def test_what_is_no_image_answers_in_one_line(call: Call, tmp_path: Path) -> Non
         done = call("classify", path)
         assert (done.status, done.out) == (status, "")
         assert done.err == f"hiera: {message}\n"
-    for folder in (empty, texts):
+    for folder, skipped in (
+        (empty, ""),
+        (texts, "hiera: skipped 1 file that is not known as an image (1 .txt)\n"),
+    ):
         done = call("classify", folder)
         assert (done.status, done.out) == (1, "")
-        assert done.err == f"hiera: {folder}: no images in this folder\n"
+        assert done.err == f"hiera: {folder}: no images in this folder\n{skipped}"
     assert call("classify", "--files-from", "/dev/null").err == "hiera: nothing to do: no image was found\n"
     server.close()
 

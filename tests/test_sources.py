@@ -20,6 +20,7 @@ from PIL import Image
 
 import hiera_cli.sources
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
+from hiera_cli.skipped import Skipped
 from hiera_cli.sources import Kind, Source, Walk, count, descriptor, expand, read_list
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -35,7 +36,10 @@ class Found(list[str]):
 
     def __init__(self, *arguments: str, walk: Walk = WALK) -> None:
         self.warnings: list[str] = []
-        sources = list(islice(expand(arguments, walk, self.warnings.append), 1000))  # a walk in circles ends, too
+        self.told: list[tuple[str, str]] = []
+        self.skipped = Skipped(tell=lambda path, why: self.told.append((path, why)))
+        found = expand(arguments, walk, self.warnings.append, skipped=self.skipped)
+        sources = list(islice(found, 1000))  # a walk in circles ends, too
         super().__init__(source.path for source in sources)
         self.errors = {source.path: source.error for source in sources if source.error}
 
@@ -66,6 +70,31 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(os, "scandir", recording)
     return folders
+
+
+IN_FORMATS = [
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+    "QOI",
+    "ICO",
+    "ICNS",
+    "DDS",
+    "PCX",
+]
+
+
+def in_format(format: str) -> bytes:
+    """A picture."""
+    stream = io.BytesIO()
+    Image.new("RGB", (48, 32), "red").save(stream, format)
+    return stream.getvalue()
 
 
 # Arguments
@@ -340,6 +369,75 @@ def test_a_huge_folder_takes_little_more_memory_than_the_names_that_are_taken(
     assert peak < 1 << 19  # three times as much where names are kept as they are
 
 
+# What is passed over
+
+
+@pytest.mark.parametrize("format", IN_FORMATS)
+def test_a_file_without_a_suffix_is_taken_if_it_begins_as_a_picture(tree: Callable[..., None], format: str) -> None:
+    tree("photos/empty", "photos/b.txt")
+    Path("photos/a").write_bytes(in_format(format))
+    Path("photos/b.txt").write_bytes(in_format(format))
+    Path("photos/notes").write_bytes(b"GIF89a is a format of 1989, and PNG one of 1996")
+    os.mkfifo("photos/pipe")
+    found = Found("photos")
+    assert (found, found.skipped.suffixes) == (["photos/a"], {"": 3, ".txt": 1})
+    assert count(["photos"], WALK) == 1
+
+
+def test_nothing_but_files_without_a_suffix_is_opened_by_a_walk(
+    tree: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree("photos/a.jpg", "photos/b.txt", "photos/c", "photos/.d", "photos/out")
+    os.mkfifo("photos/pipe")
+    os.symlink("c", "photos/link")
+    opened = []
+    monkeypatch.setattr(os, "open", lambda path, flags: opened.append(path) or os.dup(0))
+    monkeypatch.setattr(os, "read", lambda handle, size: b"")
+    assert Found("photos", walk=walk(("out",))) == ["photos/a.jpg"]
+    assert opened == ["photos/c"]
+
+
+def test_what_a_walk_passes_over_is_counted_and_named(tree: Callable[..., None]) -> None:
+    tree(
+        "photos/a.jpg", "photos/b.NEF", "photos/c.nef", "photos/d.txt", "photos/e", "photos/.thumbs/f.jpg", "more/g.nef"
+    )
+    os.symlink("a.jpg", "photos/link.jpg")
+    os.symlink("../more", "photos/more")
+    found = Found("photos", "more", walk=walk())
+    assert found.skipped.lines() == [
+        "skipped 5 files that are not known as images (3 .nef, 1 without suffix, 1 .txt), 2 links (--follow), "
+        "1 hidden (--hidden)",
+        "RAW photos are not read; convert them first, or take the previews in them: `exiftool -b -PreviewImage`",
+    ]
+    assert sorted(found.told) == [
+        ("more/g.nef", "not known as an image"),
+        ("photos/.thumbs", "hidden"),
+        ("photos/b.NEF", "not known as an image"),
+        ("photos/c.nef", "not known as an image"),
+        ("photos/d.txt", "not known as an image"),
+        ("photos/e", "not known as an image"),
+        ("photos/link.jpg", "a link"),
+        ("photos/more", "a link"),
+    ]
+
+
+def test_the_most_frequent_suffixes_are_told_and_the_others_together() -> None:
+    assert Skipped().lines() == []
+    assert Skipped(hidden=1234).lines() == ["skipped 1,234 hidden (--hidden)"]
+    skipped = Skipped(links=1)
+    skipped.add(".md")
+    assert skipped.lines() == ["skipped 1 file that is not known as an image (1 .md), 1 link (--follow)"]
+    for number in range(5000):
+        skipped.add(f".{number}")
+    skipped.add(".7")
+    (line,) = skipped.lines()
+    assert line == (
+        "skipped 5,002 files that are not known as images (2 .7, 1 .0, 1 .1, 1 .10, 1 .100, 4,996 other), "
+        "1 link (--follow)"
+    )
+    assert len(skipped.suffixes) == 1000  # however many there are, they take no more memory
+
+
 # Counting
 
 
@@ -357,6 +455,8 @@ def test_as_many_inputs_are_counted_as_are_found(
     os.symlink("..", "photos/b/up")
     os.symlink("../.hidden", "photos/link")
     os.symlink("nowhere", "photos/broken.jpg")
+    os.symlink("../cat.jpg", "photos/b/link without suffix")
+    Path("photos/picture").write_bytes(in_format("PNG"))
     deny(monkeypatch, "photos/locked", PermissionError(13, "Permission denied"))
     arguments = ["photos", "-", "http://example.com/", "cat.jpg", "-", "missing", "empty", ".hidden", "", "photos/b"]
     assert count(iter(arguments), taken) == len(list(expand(arguments, taken, lambda warning: None)))
@@ -456,19 +556,45 @@ EXCLUDABLE = ["a.jpg", "a.png", "raw/a.jpg", "raw/b.jpg", "trip/a.jpg", "trip/ra
         (("trip/*",), ["a.jpg", "a.png", "raw/a.jpg", "raw/b.jpg"]),
         (("trip/*.jpg",), ["a.jpg", "a.png", "raw/a.jpg", "raw/b.jpg"]),
         (("raw/a.jpg",), ["a.jpg", "a.png", "raw/b.jpg", "trip/a.jpg", "trip/raw/a.jpg", "trip/raw/deep/b.jpg"]),
-        (("*/raw",), ["a.jpg", "a.png", "raw/a.jpg", "raw/b.jpg", "trip/a.jpg"]),
+        (("*/raw",), ["a.jpg", "a.png", "trip/a.jpg"]),
         (("/a.jpg",), ["a.png", "raw/a.jpg", "raw/b.jpg", "trip/a.jpg", "trip/raw/a.jpg", "trip/raw/deep/b.jpg"]),
-        (("photos/a.jpg", "photos"), EXCLUDABLE),
+        (("photos/a.jpg",), ["a.png", *EXCLUDABLE[2:]]),
+        (("./photos/r*",), ["a.jpg", "a.png", "trip/a.jpg", "trip/raw/a.jpg", "trip/raw/deep/b.jpg"]),
+        (("photos/trip/",), ["a.jpg", "a.png", "raw/a.jpg", "raw/b.jpg"]),
+        (("**/raw",), ["a.jpg", "a.png", "trip/a.jpg"]),
+        (("trip/**/b.jpg", "raw/**"), ["a.jpg", "a.png", "trip/a.jpg", "trip/raw/a.jpg"]),
+        (("photos", "hotos/a.jpg", "x/photos/a.jpg"), EXCLUDABLE),
         (("trip", "raw", "a.png"), ["a.jpg"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip
 @pytest.mark.parametrize("folder", ["photos/", "./photos/"])
-def test_exclude_holds_a_glob_against_the_name_and_one_with_a_slash_against_the_path_below_the_folder(
+def test_exclude_holds_a_glob_against_names_and_one_with_a_slash_against_paths_below_the_folder_and_as_printed(
     tree: Callable[..., None], folder: str, globs: tuple[str, ...], left: list[str]
 ) -> None:
     tree(*(f"photos/{path}" for path in EXCLUDABLE))
     assert Found(folder, walk=walk(globs)) == [folder + path for path in left]
+
+
+def test_exclude_takes_absolute_paths_and_those_of_the_working_folder(
+    tree: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree("photos/a.jpg", "photos/b/a.jpg", "photos/b/c.jpg")
+    absolute = f"{tmp_path}/photos"
+    assert Found(absolute, walk=walk((f"{absolute}/a*",))) == [f"{absolute}/b/a.jpg", f"{absolute}/b/c.jpg"]
+    assert Found(".", walk=walk(("photos/b/a*",))) == ["./photos/a.jpg", "./photos/b/c.jpg"]
+    named_outright = f"{absolute}/b"
+    assert len(Found(named_outright, walk=walk(("*/photos/*", "photos/*")))) == 2
+    monkeypatch.chdir("photos")
+    assert Found("../photos", walk=walk(("../photos/b",))) == ["../photos/a.jpg"]
+
+
+def test_the_globs_that_excluded_something_are_known_each(tree: Callable[..., None]) -> None:
+    tree("photos/a.jpg", "photos/.b.jpg", "photos/c.nef", "photos/trip/d.jpg")
+    globs = ("a.*", "*.jpg", "photos/a.jpg", ".b*", "*.nef", "trip/*", "x", "photos/x*")
+    skipped = Found("photos", walk=walk(globs)).skipped
+    assert [glob for glob in globs if glob not in skipped.globs] == ["x", "photos/x*"]
+    assert (skipped.hidden, skipped.suffixes) == (0, {})  # what is excluded is asked for, and not told
 
 
 def test_an_excluded_folder_is_not_even_listed(tree: Callable[..., None], listed: list[str]) -> None:
@@ -653,32 +779,7 @@ def test_what_is_no_list_of_this_kind_is_a_usage_error_and_names_nothing(
     assert (f"{caught.value}\n{caught.value.hint}", paths) == (said, [])
 
 
-IN_FORMATS = [
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "AVIF",
-    "JPEG2000",
-    "PPM",
-    "QOI",
-    "ICO",
-    "ICNS",
-    "DDS",
-    "PCX",
-]
-
-
-def in_format(format: str) -> bytes:
-    """A picture."""
-    stream = io.BytesIO()
-    Image.new("RGB", (48, 32), "red").save(stream, format)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("format", [*IN_FORMATS, "SGI"])
+@pytest.mark.parametrize("format", IN_FORMATS)
 @pytest.mark.parametrize("separator", [b"\n", b"\0"], ids=["newline", "NUL"])
 def test_an_image_as_a_list_is_said_to_be_one(tmp_path: Path, format: str, separator: bytes) -> None:
     (tmp_path / "a b").write_bytes(in_format(format))
