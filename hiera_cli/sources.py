@@ -345,7 +345,7 @@ def _split(stream: RawIOBase, separator: bytes, name: str) -> Iterator[str]:
             idle = 0
         if idle > MAX_PATH_BYTES:
             raise UsageError(f"{name} is not a list of paths: a mebibyte of it names none")
-    if separator == b"\0" and not separated and rest.endswith(b"\n"):
+    if separator == b"\0" and not separated and b"\n" in rest and not os.path.exists(rest):
         raise UsageError(
             f"there is no NUL in the list {name}",
             f"Did you mean --files-from {shlex.quote(name)}? It reads a list of one path a line.",
@@ -391,9 +391,10 @@ def list_option(start: bytes) -> str | None:
 
 
 def first_bytes(path: str, size: int) -> bytes:
-    """How a regular file begins; b"" for anything else, of which nothing is opened, and for what can't be read."""
+    """How a regular file begins. b"" for anything else, which is not even opened, and for what can't be read."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:  # those of /proc are made when they are read
             return b""
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         try:  # it may be another file by now, of which nothing is waited for

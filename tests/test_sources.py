@@ -387,7 +387,9 @@ def test_a_file_without_a_suffix_is_taken_if_it_begins_as_a_picture(tree: Callab
 def test_nothing_but_files_without_a_suffix_is_opened_by_a_walk(
     tree: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree("photos/a.jpg", "photos/b.txt", "photos/c", "photos/.d", "photos/out")
+    tree("photos/empty")
+    for name in ("a.jpg", "b.txt", "c", ".d", "out"):
+        Path("photos", name).write_bytes(b"content")
     os.mkfifo("photos/pipe")
     os.symlink("c", "photos/link")
     opened = []
@@ -787,6 +789,17 @@ def test_an_image_as_a_list_is_said_to_be_one(tmp_path: Path, format: str, separ
         list(read_list(f"{tmp_path}/a b", separator))
     assert str(caught.value) == f"{tmp_path}/a b is an image, not a list of paths"
     assert caught.value.hint == f"Name it as an input: `hiera classify '{tmp_path}/a b'`."
+
+
+def test_a_list_of_lines_without_a_last_line_end_is_told_from_one_name_with_a_line_end_in_it(
+    tree: Callable[..., None],
+) -> None:
+    tree("a\nb.jpg")
+    Path("one name").write_bytes(b"a\nb.jpg")
+    Path("two lines").write_bytes(b"c.jpg\nd.jpg")
+    assert list(read_list("one name", b"\0")) == ["a\nb.jpg"]
+    with pytest.raises(UsageError, match="there is no NUL in the list two lines"):
+        list(read_list("two lines", b"\0"))
 
 
 @pytest.mark.parametrize(
