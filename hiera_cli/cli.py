@@ -6,7 +6,6 @@ numpy, Pillow or huggingface_hub.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -120,6 +119,12 @@ def _tell(error: Exception) -> None:
 def _print(text: str) -> None:
     """To stdout, now."""
     print(text, flush=True)
+
+
+def _json(value: Any, *, indent: int | None = 2) -> str:
+    from hiera_cli.utf8 import as_json
+
+    return as_json(value, indent=indent)
 
 
 def _say_unless(quiet: bool) -> Callable[[str], None]:
@@ -431,7 +436,7 @@ def download(
         if not as_json:
             _print(printable(f"{entry['name']}\t{entry['folder']}", keep="\t"))
     if as_json:
-        _print(json.dumps(fetched, indent=2))
+        _print(_json(fetched))
 
 
 @app.command(cls=Command)
@@ -441,7 +446,7 @@ def models(as_json: Json = False) -> None:
 
     rows = weights.models()
     if as_json:
-        return _print(json.dumps(rows, indent=2))
+        return _print(_json(rows))
     lines = [f"{'NAME':<10} {'PARAMETERS':>10} {'DOWNLOAD':>10} {'TOP-1':>7}  {'HERE':<8}  REPOSITORY"]
     for row in rows:
         accuracy = f"{row['top1']:.1f} %" if row["top1"] is not None else "–"
@@ -471,12 +476,11 @@ def labels(
     query = " ".join(words or ())
     found = matching(_labels_of(model, offline), query)
     if as_json:
-        _print(json.dumps([{"index": each.index, "wnid": each.wnid, "label": each.text} for each in found]))
+        _print(_json([{"index": each.index, "wnid": each.wnid, "label": each.text} for each in found], indent=None))
     elif found:
         _print("\n".join(f"{each.index}\t{each.wnid or '-'}\t{printable(each.text)}" for each in found))
-    else:
-        print(f"hiera: no label matches {query!r}", file=sys.stderr)
     if not found:
+        print(f"hiera: no label matches {printable(query)!r}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -502,10 +506,11 @@ def info(
     from hiera_cli import compiled, weights
 
     if clear_compiled:
-        compiled.clear()
+        count, freed = len(compiled.kept()), compiled.clear()
+        print(f"hiera: removed {count} compiled model{'s' * (count != 1)} ({freed / 1e6:,.0f} MB)", file=sys.stderr)
     facts = weights.info(engine, device, precision)
     if as_json:
-        return _print(json.dumps(facts, indent=2))
+        return _print(_json(facts))
     lines = [f"{name:<16} {version}" for name, version in facts["versions"].items()]
     lines += [
         "",
@@ -544,7 +549,7 @@ def bench(
     with _interruptible():
         measured = bench.bench(model, device, seconds, _say_unless(quiet))
     if as_json:
-        return _print(json.dumps(measured, indent=2))
+        return _print(_json(measured))
     lines = [f"{'ENGINE':<9} {'DEVICE':<7} {'PRECISION':<9} {'BATCH':>5} {'MODEL ALONE':>12} {'END TO END':>12}"]
     for rate in measured["rates"]:
         end_to_end = f"{rate['end_to_end']:,.1f}/s" if rate["end_to_end"] else "–"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orjson
 import pytest
 from conftest import SAMPLES, Call, needs_openvino
 from jsonschema import Draft202012Validator
@@ -211,6 +212,8 @@ def test_labels_are_listed_and_filtered(call: Call) -> None:
     ]
     none = call("labels", "no", "such", "thing")
     assert (none.status, none.out, none.err) == (1, "", "hiera: no label matches 'no such thing'\n")
+    none = call("labels", "no such thing", "--json")
+    assert (none.status, none.out, none.err) == (1, "[]\n", "hiera: no label matches 'no such thing'\n")
 
 
 def test_labels_with_the_whole_word_come_first(call: Call) -> None:
@@ -266,7 +269,16 @@ def test_info_says_what_would_be_used_and_why(call: Call) -> None:
 def test_info_lists_and_clears_the_compiled_models(call: Call) -> None:
     call("classify", CAT, "--engine", "openvino")
     assert [entry["name"] for entry in json.loads(call("info", "--json").out)["compiled"]] == ["demo-fp32"]
-    assert json.loads(call("info", "--json", "--clear-compiled").out)["compiled"] == []
+    cleared = call("info", "--json", "--clear-compiled")
+    assert json.loads(cleared.out)["compiled"] == []
+    assert re.fullmatch(r"hiera: removed 1 compiled model \(\d+ MB\)\n", cleared.err)
+
+
+def test_json_of_every_command_is_strict_whatever_the_folders_are_called(
+    call: Call, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/tmp/odd\udcff")
+    assert orjson.loads(call("info", "--json").out)["compiled_folder"].startswith("/tmp/odd\N{REPLACEMENT CHARACTER}")
 
 
 @needs_openvino
