@@ -27,7 +27,7 @@ from hiera_cli.names import MODELS, model_name, near
 from hiera_cli.placement import ENGINES, PRECISIONS
 from hiera_cli.printable import printable
 from hiera_cli.signals import handled
-from hiera_cli.streams import ReaderGone
+from hiera_cli.streams import ReaderGone, interject
 
 if TYPE_CHECKING:
     from hiera_cli.labels import Label
@@ -127,7 +127,7 @@ def _json(value: Any, *, indent: int | None = 2) -> str:
     return as_json(value, indent=indent)
 
 
-def _say_unless(quiet: bool) -> Callable[[str], None]:
+def _say_unless(quiet: int) -> Callable[[str], None]:
     """What tells the user something, a line at a time on stderr; or does not."""
 
     def say(message: str) -> None:
@@ -142,7 +142,7 @@ def _interruptible() -> Iterator[None]:
     """Within it a signal to end ends the command in good order: what waits in `apart` cleans up behind itself."""
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        print("hiera: interrupted", file=sys.stderr)
+        interject("hiera: interrupted\n")
         raise SystemExit(128 + number)
 
     with handled(interrupted):
@@ -257,7 +257,16 @@ Engine = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use no network, for weights or inputs.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but fatal errors.")]
+Quiet = Annotated[
+    int,
+    typer.Option(
+        "-q",
+        "--quiet",
+        count=True,
+        show_default=False,
+        help="No remarks and no progress on stderr; failures are told. -qq: nothing but what ends the run.",
+    ),
+]
 
 
 @app.command(cls=Command)
@@ -344,10 +353,14 @@ def classify(
         int, typer.Option(metavar="MIB", min=1, help="Size of one URL's body, or of stdin.")
     ] = Limits.bytes >> 20,
     offline: Offline = False,
-    quiet: Quiet = False,
+    quiet: Quiet = 0,
+    no_banner: Annotated[bool, typer.Option("--no-banner", help="Do not say which model and device are used.")] = False,
     progress: Annotated[
         bool | None,
-        typer.Option("--progress/--no-progress", help="A progress bar. By default: on a terminal."),
+        typer.Option(
+            "--progress/--no-progress",
+            help="A progress bar on a terminal, a line a minute elsewhere. By default: without -q.",
+        ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say more on stderr.")] = False,
 ) -> None:
@@ -396,6 +409,7 @@ def classify(
         follow=follow,
         offline=offline,
         quiet=quiet,
+        no_banner=no_banner,
         progress=progress,
         verbose=verbose,
     )
@@ -419,17 +433,18 @@ def download(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is here already.")] = False,
     as_json: Json = False,
-    quiet: Quiet = False,
+    quiet: Quiet = 0,
 ) -> None:
     """Fetch weights ahead of time, into the Hub cache or a folder."""
-    from hiera_cli import weights
+    from hiera_cli import hub, weights
     from hiera_cli.threads import apart
 
     names = [model_name(name) for name in models or ["tiny"]]
+    progress = hub.Progress(_say_unless(quiet), bar=not quiet)
     fetched = []
     for name in names:
         folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
-        download = partial(weights.download, name, folder, force=force, quiet=quiet, say=_say_unless(quiet))
+        download = partial(weights.download, name, folder, force=force, progress=progress)
         with _interruptible():
             entry = apart(download)
         fetched.append(entry)
@@ -541,7 +556,7 @@ def bench(
         float, typer.Option(metavar="S", min=0.1, help="How long to measure each line.", callback=_checked_number)
     ] = 5.0,
     as_json: Json = False,
-    quiet: Quiet = False,
+    quiet: Quiet = 0,
 ) -> None:
     """Measure this machine: images a second by engine, precision and batch size."""
     from hiera_cli import bench

@@ -23,6 +23,7 @@ GROUPS = {
         "--overwrite",
         "--resume",
         "--quiet",
+        "--no-banner",
         "--verbose",
         "--progress",
     ),

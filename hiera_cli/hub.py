@@ -8,39 +8,41 @@ by the same variables: it is what every run does, and importing the library take
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.errors import CheckpointError
 from hiera_cli.threads import apart
 
+if TYPE_CHECKING:
+    from huggingface_hub.file_download import HfFileMetadata
+
 METADATA_TIMEOUT = 10  # seconds, for each wait on the network
 FIRST_ANSWER = 25  # seconds, in all: names that nobody resolves and addresses that swallow packets add up
+PATIENCE = 3  # seconds: a wait for an answer is told from here on
 ATTEMPTS = 3  # for a file whose transfer fails in a way that may pass
 RETRY_PAUSE = 2  # seconds, doubled each time
 
 
 @dataclass(frozen=True)
-class Download:
-    """What is about to be fetched. size: bytes."""
+class Progress:
+    """Who is told of a download, be it from another thread. Without one it is silent.
 
-    repository: str
-    filename: str
-    size: int
-    licence: str
+    say: told, in a line each, what is fetched and under which licence, and what one is waiting for. bar: show one on
+    stderr for each file, if that is a terminal.
+    """
 
-    def describe(self) -> str:
-        """Such as `downloading model.safetensors of ORG/NAME, 111.7 MB; licence: …`."""
-        return f"downloading {self.filename} of {self.repository}, {self.size / 1e6:,.1f} MB; licence: {self.licence}"
-
-
-Progress = Callable[[Download], None]
-"""Called once for each file before it is fetched. Without one, a download is silent."""
+    say: Callable[[str], None]
+    bar: bool = False
 
 
 def is_repository_name(name: str) -> bool:
@@ -127,7 +129,16 @@ def fetch(
         raise CheckpointError(
             f"there is no home folder to keep the weights of {repository} in", "Set HF_HOME to a folder for them."
         )
-    return [_download(repository, name, force, progress) for name in filenames]
+    with _client(repository, filenames[0], progress):
+        with _told_if_slow(progress):
+            about = [_metadata(repository, name) for name in filenames]
+            licence = _licence(repository) if progress is not None else ""
+        if progress is not None:
+            size = sum(each.size or 0 for each in about)
+            progress.say(f"downloading {repository}, {size / 1e6:,.1f} MB; licence: {licence}")
+        return [
+            _download(repository, name, each.etag, force, progress) for name, each in zip(filenames, about, strict=True)
+        ]
 
 
 def _ways_on(repository: str) -> str:
@@ -139,38 +150,93 @@ def _ways_on(repository: str) -> str:
     )
 
 
-def _download(repository: str, filename: str, force: bool, progress: Progress | None) -> Path:
+@contextmanager
+def _client(repository: str, filename: str, progress: Progress | None) -> Iterator[None]:
+    """Within it huggingface_hub can be used, and tells nobody but `progress` of transfers that it takes up again.
+
+    Raises CheckpointError if it can't be imported.
+    """
     try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-        from huggingface_hub.errors import HfHubHTTPError
-        from huggingface_hub.utils.logging import set_verbosity_error
-        from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+        import huggingface_hub.file_download  # noqa: F401 with which comes the handler that is put aside below
+        from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars, tqdm
     except Exception as error:  # it reads its settings when it is imported, and trusts them
         raise CheckpointError(
             f"cannot download {filename} of {repository}: huggingface_hub does not start: {error}",
             "Its settings come from the environment: look at the variables that begin with HF_.",
         ) from error
 
+    class Remarks(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            remark = " ".join(record.getMessage().split())
+            if progress is not None and not remark.endswith("Max retries exceeded."):  # that becomes the error
+                with tqdm.external_write_mode():  # above its bars
+                    progress.say(_without_address(remark))
+
+    logger = logging.getLogger("huggingface_hub")
+    handlers, logger.handlers = logger.handlers, [Remarks(logging.WARNING)]
+    enable_progress_bars() if progress is not None and progress.bar else disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.handlers = handlers
+
+
+def _without_address(remark: str) -> str:
+    """What the client says of a transfer, but for the address, which is long and may hold a key."""
+    text = re.sub(r" (from|(thrown )?while requesting [A-Z]+|requesting) https?://\S+?(?=:? |:?$)", "", remark)
+    return re.sub(
+        r"^Error while downloading: (.*) Trying to resume download\.*$",
+        r"the transfer broke off: \1; trying again",
+        text,
+    )
+
+
+@contextmanager
+def _told_if_slow(progress: Progress | None) -> Iterator[None]:
+    """Say what one is waiting for if it takes long."""
+    from huggingface_hub.constants import ENDPOINT
+
+    if progress is None:
+        yield
+        return
+    timer = threading.Timer(PATIENCE, progress.say, [f"waiting for an answer from {ENDPOINT}"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _metadata(repository: str, filename: str) -> HfFileMetadata:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
     try:
         url = hf_hub_url(repository, filename)
-        metadata = apart(lambda: get_hf_file_metadata(url, timeout=METADATA_TIMEOUT), FIRST_ANSWER)
-        if progress is not None:
-            progress(Download(repository, filename, metadata.size or 0, _licence(repository)))
-            enable_progress_bars()
-        else:
-            disable_progress_bars()
-            set_verbosity_error()  # type: ignore[no-untyped-call]  # nor its remarks on a transfer that it takes up again
+        return apart(lambda: get_hf_file_metadata(url, timeout=METADATA_TIMEOUT), FIRST_ANSWER)
+    except Exception as error:  # whatever the client or its transport raises: nothing was got
+        raise _explained(repository, filename, error) from error
+
+
+def _download(repository: str, filename: str, etag: str | None, force: bool, progress: Progress | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
         for attempt in range(ATTEMPTS):
             try:
                 file = Path(hf_hub_download(repository, filename, force_download=force))
                 break
             except HfHubHTTPError as error:
-                if error.response.status_code < 500 or attempt == ATTEMPTS - 1:
+                status, pause = error.response.status_code, RETRY_PAUSE << attempt
+                if status < 500 or attempt == ATTEMPTS - 1:
                     raise
-                time.sleep(RETRY_PAUSE << attempt)
-    except Exception as error:  # whatever the client or its transport raises: nothing was got
+                if progress is not None:
+                    progress.say(f"the Hub answers {status} for {filename}: trying again in {pause} s")
+                time.sleep(pause)
+    except Exception as error:
         raise _explained(repository, filename, error) from error
-    _verify(repository, filename, file, metadata.etag)
+    _verify(repository, filename, file, etag)
     return file
 
 

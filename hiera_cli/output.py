@@ -19,13 +19,15 @@ from hiera_cli.errors import OutputError
 from hiera_cli.predictions import Result
 from hiera_cli.printable import printable
 from hiera_cli.streams import ReaderGone, write_whole
+from hiera_cli.terminal import bar, wrapped
 from hiera_cli.utf8 import as_json, escaped, name_fields, raw_name, valid
 
 Writer = Callable[[Iterable[Result]], Iterator[str]]
 
 SCORE_DIGITS = 6
 BAR_CELLS = 24
-EIGHTHS = " ▏▎▍▌▋▊▉█"
+LEAST_BAR = 4
+LABEL_CELLS = 24  # that a label gets before the bar does
 COLUMNS = (
     *("path", "path_bytes", "status", "model", "precision"),
     *("rank", "index", "wnid", "label", "score", "error", "message", "remarks"),
@@ -143,9 +145,17 @@ def _tsv_line(fields: list[str]) -> str:
 _TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def table(results: Iterable[Result], *, color: bool = False, unicode: bool = True) -> Iterator[str]:
-    """For reading: the file's name, then its labels with a bar each. A failed input has no block here."""
+def table(
+    results: Iterable[Result], *, color: bool = False, unicode: bool = True, columns: int | None = None
+) -> Iterator[str]:
+    """For reading: the file's name, then its labels with a bar each. A failed input has no block here.
+
+    columns: of the terminal. In a narrow one bars are shorter, and long labels wrap under themselves; names stay whole.
+    """
     bold, dim, bar_color, reset = ("\x1b[1m", "\x1b[2m", "\x1b[36m", "\x1b[0m") if color else ("",) * 4
+    bar_cells, label_cells = _layout(columns)
+    gap = "  " if bar_cells else ""
+    indent = "\n" + " " * (10 + len(gap) + bar_cells)
     separator = ""
     for result in results:
         if result.error is not None:
@@ -153,9 +163,10 @@ def table(results: Iterable[Result], *, color: bool = False, unicode: bool = Tru
         lines = [f"{separator}{bold}{printable(result.path)}{reset}\n"]
         for p in result.predictions:
             strength = bold if p.rank == 1 else ""
+            score_bar = bar(p.score, bar_cells, unicode=unicode)
+            label = indent.join(wrapped(printable(p.label), label_cells))
             lines.append(
-                f"  {strength}{p.score:6.1%}{reset}  {bar_color}{_bar(p.score, unicode)}{reset}  "
-                f"{strength}{printable(p.label)}{reset}\n"
+                f"  {strength}{p.score:6.1%}{reset}  {bar_color}{score_bar}{reset}{gap}{strength}{label}{reset}\n"
             )
         if not result.predictions:
             lines.append(f"  {dim}no label reaches --min-score{reset}\n")
@@ -163,11 +174,14 @@ def table(results: Iterable[Result], *, color: bool = False, unicode: bool = Tru
         separator = "\n"
 
 
-def _bar(score: float, unicode: bool) -> str:
-    if not unicode:
-        return ("#" * round(score * BAR_CELLS)).ljust(BAR_CELLS)
-    whole, part = divmod(round(score * BAR_CELLS * 8), 8)
-    return ("█" * whole + (EIGHTHS[part] if part else "")).ljust(BAR_CELLS)
+def _layout(columns: int | None) -> tuple[int, int | None]:
+    """Cells of a bar, and of a label beside it (None: without end)."""
+    if columns is None:
+        return BAR_CELLS, None
+    bar_cells = min(BAR_CELLS, columns - 12 - LABEL_CELLS)
+    if bar_cells < LEAST_BAR:
+        return 0, max(1, columns - 10)
+    return bar_cells, columns - 12 - bar_cells
 
 
 RECORDS: dict[str, Writer] = {

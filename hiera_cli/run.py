@@ -14,11 +14,11 @@ from functools import partial
 from types import FrameType
 from typing import Protocol
 
-from hiera_cli import checkpoints, images, sources
+from hiera_cli import checkpoints, images, sources, terminal
 from hiera_cli.classifier import Classifier, Options, Stream, load_classifier
 from hiera_cli.engine import this_machine
 from hiera_cli.errors import CheckpointError, HieraError, OutputError, UsageError
-from hiera_cli.hub import Download
+from hiera_cli.hub import Progress
 from hiera_cli.journal import Journal
 from hiera_cli.output import (
     FORMATS,
@@ -35,7 +35,7 @@ from hiera_cli.output import (
 from hiera_cli.placement import choose
 from hiera_cli.predictions import Result
 from hiera_cli.printable import printable
-from hiera_cli.report import ExitStatus, Report
+from hiera_cli.report import LINE_EVERY, ExitStatus, Report
 from hiera_cli.signals import handled
 from hiera_cli.skipped import Skipped
 from hiera_cli.streams import ReaderGone
@@ -44,7 +44,10 @@ from hiera_cli.threads import apart
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. Every field is an option of `hiera classify`, under its name."""
+    """What the command line asks for. Every field is an option of `hiera classify`, under its name.
+
+    quiet: how often it is given. progress: None for what `quiet` leaves of it.
+    """
 
     inputs: tuple[str, ...]
     files_from: tuple[str, ...] = ()
@@ -64,7 +67,8 @@ class Request:
     hidden: bool = False
     follow: bool = False
     offline: bool = False
-    quiet: bool = False
+    quiet: int = 0
+    no_banner: bool = False
     progress: bool | None = None
     verbose: bool = False
 
@@ -104,20 +108,25 @@ class Sink(Protocol):
 
 
 class Stdout:
-    """Standard output. On a terminal, control characters of file names and labels are shown as escapes."""
+    """Standard output. A terminal gets whole lines, and control characters of file names and labels as escapes."""
 
     def __init__(self, *, shows_control: bool) -> None:
-        self._escapes = sys.stdout.isatty() and not shows_control
+        self._is_terminal = sys.stdout.isatty()
+        self._escapes = self._is_terminal and not shows_control
+        self._rest = ""  # of a line that is not whole yet: what goes to stderr would stand in the middle of it
 
     def write(self, text: str) -> None:
         """Write and flush. Raises ReaderGone if the reader went away."""
         if self._escapes:
             text = printable(text, keep="\n\t")
+        if self._is_terminal:
+            lines, end, self._rest = (self._rest + text).rpartition("\n")
+            text = lines + end
         sys.stdout.buffer.write(encoded(text))
         sys.stdout.buffer.flush()
 
     def close(self, *, complete: bool) -> None:
-        """Nothing to do: every write was flushed."""
+        """Nothing to do: every write was flushed, and every document ends with a line."""
 
 
 class _Run:
@@ -135,7 +144,10 @@ class _Run:
         self._journal: Journal | None = None
         self._file: Journal | OutputFile | None = None
         self._sink: Sink
-        if request.resume and (request.output is None or name != "jsonl"):
+        for asked, option in ((request.resume, "--resume"), (request.overwrite, "--overwrite")):
+            if asked and request.output is None:
+                raise UsageError(f"{option} is about an --output, and there is none", "Name one: -o FILE.jsonl")
+        if request.resume and name != "jsonl":
             raise UsageError(
                 "--resume goes on with a jsonl file only: the other formats can't be taken up in the middle",
                 "Use -o FILE.jsonl; `jq` makes any other format of it.",
@@ -156,18 +168,21 @@ class _Run:
         else:
             self._sink = self._file = OutputFile(request.output, overwrite=request.overwrite)
         self._shares_terminal = not request.output and sys.stdout.isatty()
-        bar = sys.stderr.isatty() if request.progress is None else request.progress
-        self._report = Report(quiet=request.quiet, bar=bar and not request.quiet)
+        self._shows_progress = not request.quiet if request.progress is None else request.progress
+        self._report = Report(quiet=request.quiet, progress=self._shows_progress)
         self._skipped = Skipped(tell=self._name_skipped if request.verbose else None)
         self._walk = sources.Walk(images.suffixes, request.exclude, request.hidden, request.follow)
         found = self._sources()
         self._stream = Stream(self._journal.remaining(found) if self._journal else found, self._load, request.options)
 
     def run(self) -> ExitStatus:
-        if self._request.progress is not False and not self._request.quiet and sys.stderr.isatty():
-            threading.Thread(target=self._count, name="count", daemon=True).start()
-        interrupts = _Interrupts(self._stream)
-        with handled(interrupts.handle):
+        if self._shows_progress:
+            with suppress(RuntimeError):  # no more threads are to be had: the inputs need those there are
+                threading.Thread(target=self._count, name="count", daemon=True).start()
+        if sources.STDIN in self._request.inputs and sys.stdin is not None and sys.stdin.isatty():
+            self._report.say("reading an image from this terminal: Ctrl-D ends it, Ctrl-C ends the program")
+        interrupts = _Interrupts(self._stream, self._report)
+        with handled(interrupts.handle), self._report.showing_progress():
             try:
                 for text in self._writer(self._results()):
                     if self._file is None or self._any or not (self._error or interrupts.signal):
@@ -175,8 +190,6 @@ class _Run:
                 self._sink.close(complete=self._error is None and not interrupts.signal)
             except ReaderGone:
                 return ExitStatus.OK
-            finally:
-                self._report.close_bar()
         return self._conclude(interrupts.signal)
 
     def _results(self) -> Iterator[Result]:
@@ -212,17 +225,17 @@ class _Run:
             report.before = self._journal.done
         if self._error is not None:
             if report.done:
-                report.say(f"stopped early: {report.summary()}")
+                report.end(f"stopped early: {report.summary()}")
             raise self._error
         if interrupted:
-            report.say(f"interrupted: {report.summary()}{self._where_it_is()}")
+            report.end(f"interrupted: {report.summary()}{self._where_it_is()}")
             return ExitStatus(128 + interrupted)
         self._tell_skipped()
         if not report.done and not report.before:
             if not report.warned:  # or the reason has been said: one line is enough
-                report.say("nothing to do: no image was found")
+                report.warn("nothing to do: no image was found")
         elif report.done > 1 or output:
-            report.say(report.summary())
+            report.say(report.summary(output))
         return report.status
 
     def _tell_skipped(self) -> None:
@@ -258,6 +271,8 @@ class _Run:
 
     def _count(self) -> None:
         """For the time left: find all inputs once more, on the side. Only a list that is a file can be read twice."""
+        if not self._report.has_bar and self._report.ended_within(LINE_EVERY / 2):
+            return
         if not all(map(is_rereadable, (*self._request.files_from, *self._request.files0_from))):
             return
         try:
@@ -267,22 +282,24 @@ class _Run:
 
     def _load(self) -> Classifier:
         request = self._request
-        classifier = apart(
-            lambda: load_classifier(
-                request.model,
-                engine=request.engine,
-                device=request.device,
-                precision=request.precision,
-                batch_size=request.batch_size,
-                offline=request.offline,
-                progress=None if request.quiet else self._announce,
+        with self._report.without_progress():
+            classifier = apart(
+                lambda: load_classifier(
+                    request.model,
+                    engine=request.engine,
+                    device=request.device,
+                    precision=request.precision,
+                    batch_size=request.batch_size,
+                    offline=request.offline,
+                    progress=Progress(self._report.say, bar=self._report.has_bar),
+                )
             )
-        )
         if self._journal is not None:
             self._journal.check(classifier.engine.precision, classifier.checkpoint.digest())
-        self._report.say(f"{classifier.checkpoint.name} on {classifier.engine.describe()}")
-        if classifier.checkpoint.name == checkpoints.DEMO:
-            self._report.say("the demo model knows the sample images and nothing else; `-m tiny` is a real one")
+        if not request.no_banner:
+            self._report.say(f"{classifier.checkpoint.name} on {classifier.engine.describe()}")
+            if classifier.checkpoint.name == checkpoints.DEMO:
+                self._report.say("the demo model knows the sample images and nothing else; `-m tiny` is a real one")
         if request.verbose:
             self._report.say(f"weights: {classifier.checkpoint.weights}")
             self._report.say(f"batches of up to {classifier.engine.batch_size}")
@@ -300,9 +317,6 @@ class _Run:
         precision = choose(request.engine, request.device, request.precision, machine).precision
         with suppress(CheckpointError):
             self._journal.check(precision, checkpoints.resolve(request.model, offline=True).digest())
-
-    def _announce(self, download: Download) -> None:
-        self._report.say(download.describe())
 
 
 def is_rereadable(name: str) -> bool:
@@ -331,23 +345,24 @@ def _writer(name: str, output: str | None, *, null: bool) -> Writer:
         return partial(plain, null=null)
     encoding = "utf-8" if output else (sys.stdout.encoding or "ascii")
     color = not output and sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    return partial(table, color=color, unicode=encoding.lower().replace("-", "") == "utf8")
+    columns = None if output else terminal.columns(sys.stdout.fileno())
+    return partial(table, color=color, unicode=terminal.is_utf8(encoding), columns=columns)
 
 
 class _Interrupts:
     """What a signal to end does: the first ends the stream in good order, a second one the program at once."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, report: Report) -> None:
         self.signal = 0
         self._stream = stream
+        self._report = report
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
-            if sys.stderr.isatty():
-                with suppress(OSError):
-                    os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the progress bar hides the cursor
+            self._report.interject("stopped")
             os._exit(128 + number)
         self.signal = number
         self._stream.stop()
         if self._stream.loading:  # nothing is half written then, and a download may take long
             raise KeyboardInterrupt
+        self._report.interject("finishing what is running; again to stop now")

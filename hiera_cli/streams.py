@@ -87,6 +87,15 @@ class _StandardError(_Output):
         return len(data)
 
 
+def interject(text: str) -> None:
+    """Write whole lines to stderr from a signal handler, which may have interrupted a write to `sys.stderr`.
+
+    So they go past its buffer, and never fail.
+    """
+    with suppress(OSError):
+        os.write(2, text.encode())
+
+
 def hold_closed_descriptors() -> None:
     """Occupy 0, 1 and 2 where the caller closed them, so that no file opened later is taken for a standard stream.
 

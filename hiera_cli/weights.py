@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +17,7 @@ from hiera_cli.names import near_model
 from hiera_cli.placement import choose
 
 
-def download(name: str, folder: str | None, *, force: bool, quiet: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def download(name: str, folder: str | None, *, force: bool, progress: hub.Progress) -> dict[str, Any]:
     """Fetch one model's files into the cache, verified, and copy them into a folder if one is named.
 
     Raises CheckpointError if they can't be had or are no Hiera classifier, OutputError for the folder.
@@ -34,14 +33,13 @@ def download(name: str, folder: str | None, *, force: bool, quiet: bool, say: Ca
             + f"Name one of {', '.join(PUBLISHED)}, or a Hub repository (ORG/NAME).",
         )
     was_here = hub.cached(repository, (CONFIG, WEIGHTS)) is not None and not force
-    progress = None if quiet else lambda each: say(each.describe())
     files = hub.fetch(repository, (CONFIG, WEIGHTS), force=force, progress=progress)
     checkpoints.resolve(repository, offline=True)
     if was_here:
-        say(f"{name} is on this machine already")
+        progress.say(f"{name} is on this machine already")
     if folder is not None:
         _copy(files, Path(folder))
-        say(f"there: hiera classify -m {folder} INPUT...")
+        progress.say(f"there: hiera classify -m {folder} INPUT...")
     return {
         "name": name,
         "repository": repository,

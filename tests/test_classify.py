@@ -124,8 +124,29 @@ def test_output_takes_its_format_from_the_suffix(call: Call, tmp_path: Path, suf
     }[suffix]() == str(CAT)
 
 
-def test_quiet_says_nothing(call: Call, tmp_path: Path) -> None:
-    assert call("classify", CAT, "gone.jpg", "-q").err == ""
+def test_quiet_tells_of_failures_and_quieter_of_nothing_but_what_ends_the_run(call: Call, says: str) -> None:
+    failure = "hiera: gone.jpg: no such file\n"
+    assert threads_aside(call("classify", CAT, "gone.jpg", "--no-progress").err).startswith(says + failure)
+    assert call("classify", CAT, "gone.jpg", "-q").err == failure
+    assert call("classify", CAT, "gone.jpg", "-qq").err == ""
+    assert call("classify", CAT, "-qq", "--device", "cuda:9").err.startswith("hiera: error: ")
+
+
+def test_the_line_on_model_and_device_can_be_left_out_alone(call: Call) -> None:
+    done = call("classify", CAT, "gone.jpg", "--no-banner")
+    assert re.fullmatch(r"hiera: gone\.jpg: no such file\nhiera: 1 labelled, 1 failed, \d\.\d s\n", done.err)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_name_that_can_not_be_seen_is_told_in_quotes(call: Call, name: str) -> None:
+    assert call("classify", name, "-q").err == f"hiera: '{name}': no such file\n"
+
+
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_what_is_about_an_output_is_refused_without_one(call: Call, option: str) -> None:
+    done = call("classify", CAT, option)
+    assert (done.status, done.out) == (2, "")
+    assert done.err == f"hiera: error: {option} is about an --output, and there is none\n  Name one: -o FILE.jsonl\n"
 
 
 @pytest.mark.parametrize("place", [0, 3, 6])
@@ -551,7 +572,7 @@ def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
     server.close()
     assert status == 0, shown
     assert re.search(rf"\d+ of {count}, \d+\.\d/s, \d+\.\d s left", shown)
-    assert re.search(rf"{count} labelled, \d+(\.\d)? s\n$", shown)
+    assert re.search(rf"{count} labelled, \d+(\.\d)? s → \S+/o\.csv\n$", shown)
 
 
 @pytest.mark.parametrize("option", ["--files-from", "--files0-from"])
@@ -607,7 +628,8 @@ def test_the_decoders_own_library_writes_nothing_to_stderr(hiera: Hiera, tmp_pat
     (tmp_path / "broken.tif").write_bytes(data)
     done = hiera("classify", "broken.tif", "whole.tif", "-f", "jsonl", "-q")
     assert first_labels([json.loads(line) for line in done.stdout.splitlines()]) == ["DecodeError", "tabby, tabby cat"]
-    assert done.stderr == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("hiera: broken.tif: ")
 
 
 # ---- from Python

@@ -54,8 +54,7 @@ def test_from_nothing_cached_to_a_label_and_again_with_the_hub_gone(hub: Hub, hi
     first = hiera("classify", CAT, "--json")
     assert labels(first) == ["tabby, tabby cat"]
     assert (
-        "hiera: downloading model.safetensors of facebook/hiera-tiny-224-in1k-hf, 111.7 MB; "
-        "licence: CC BY-NC 4.0 (non-commercial use)\n"
+        "hiera: downloading facebook/hiera-tiny-224-in1k-hf, 111.7 MB; licence: CC BY-NC 4.0 (non-commercial use)\n"
     ) in first.stderr
     assert any("model.safetensors" in request for request in hub.requests)
     hub.requests.clear()

@@ -37,9 +37,13 @@ def test_a_full_disk_behind_stdout_is_told_in_a_sentence(bash: Bash, command: st
 
 def test_a_file_behind_stdout_that_may_not_grow_holds_whole_records(bash: Bash, tmp_path: Path) -> None:
     done = bash(f"ulimit -f 1; hiera classify {SAMPLES} {SAMPLES} -k 2 -f jsonl -q > out.jsonl")
-    assert done.returncode == 2
-    assert done.stderr == "hiera: error: cannot write to standard output: File too large\n"
     lines = (tmp_path / "out.jsonl").read_text().splitlines(keepends=True)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        rf"hiera: stopped early: {len(lines)} labelled, \d\.\d s\n"
+        "hiera: error: cannot write to standard output: File too large\n",
+        done.stderr,
+    )
     assert 1 <= len(lines) < 12
     assert all(json.loads(line)["status"] == "ok" and line.endswith("\n") for line in lines)
 
@@ -123,7 +127,7 @@ def test_closed_streams_are_taken_for_no_other_file(bash: Bash, tmp_path: Path) 
     assert second["predictions"][0]["label"] == "tabby, tabby cat"
 
     done = bash(f"hiera classify {CAT} -k 1 -o out.jsonl >&-; echo $? >&2")
-    assert done.stderr.endswith(" s\n0\n")
+    assert done.stderr.endswith(" s → out.jsonl\n0\n")
     assert json.loads((tmp_path / "out.jsonl").read_text())["status"] == "ok"
 
     done = bash(f"hiera classify {CAT} -q >&-; echo $? >&2; hiera labels cat >&- 2>&-; echo $? >&2")
