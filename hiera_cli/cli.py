@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hiera_cli import __version__, usage
+from hiera_cli import __version__, terminal, usage
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.errors import CheckpointError, DeviceError, HieraError, UsageError
 from hiera_cli.help import HelpCommand, HelpGroup
@@ -77,6 +77,7 @@ app = typer.Typer(
 
 FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
+MODELS_COLUMNS = 93  # that the table of models needs
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # as an --output
 
 
@@ -462,16 +463,22 @@ def models(as_json: Json = False) -> None:
     rows = weights.models()
     if as_json:
         return _print(_json(rows))
-    lines = [f"{'NAME':<10} {'PARAMETERS':>10} {'DOWNLOAD':>10} {'TOP-1':>7}  {'HERE':<8}  REPOSITORY"]
+    columns = terminal.columns(1)
+    below = columns is not None and columns < MODELS_COLUMNS  # the repositories, each under its model
+    lines = [
+        f"{'NAME':<10} {'PARAMETERS':>10} {'DOWNLOAD':>10} {'TOP-1':>7}  {'HERE':<8}" + "  REPOSITORY" * (not below)
+    ]
     for row in rows:
         accuracy = f"{row['top1']:.1f} %" if row["top1"] is not None else "–"
         size = f"{row['bytes'] / 1e6:,.0f} MB" if row["repository"] else "–"
         here = "built in" if not row["repository"] else "yes" if row["on_this_machine"] else "no"
         lines.append(
-            f"{row['name']:<10} {row['parameters'] / 1e6:>8.1f} M {size:>10} {accuracy:>7}  {here:<8}  "
-            f"{row['repository'] or 'knows the sample images alone'}"
+            f"{row['name']:<10} {row['parameters'] / 1e6:>8.1f} M {size:>10} {accuracy:>7}  {here:<8}"
+            + ("\n    " if below else "  ")
+            + (row["repository"] or "knows the sample images alone")
         )
-    lines.append(f"\nLicence of the weights: {LICENCE}. TOP-1: ImageNet-1K, as published.")
+    lines.append("")
+    lines += terminal.wrapped(f"Licence of the weights: {LICENCE}. TOP-1: ImageNet-1K, as published.", columns)
     return _print("\n".join(lines))
 
 
@@ -526,25 +533,31 @@ def info(
     facts = weights.info(engine, device, precision)
     if as_json:
         return _print(_json(facts))
-    lines = [f"{name:<16} {version}" for name, version in facts["versions"].items()]
+    columns = terminal.columns(1)
+
+    def fact(name: str, text: str) -> str:
+        room = None if columns is None else max(columns - 17, 20)
+        return f"{name:<16} " + f"\n{'':<17}".join(terminal.wrapped(text, room, whole_words=True))
+
+    lines = [fact(name, version) for name, version in facts["versions"].items()]
     lines += [
         "",
-        f"{'device':<16} {facts['device']} ({facts['device_why']})",
-        f"{'precision':<16} {facts['precision']} ({facts['precision_why']})",
-        f"{'engine':<16} {facts['engine']} ({facts['engine_why']})",
-        f"{'processors':<16} {facts['processors']}",
+        fact("device", f"{facts['device']} ({facts['device_why']})"),
+        fact("precision", f"{facts['precision']} ({facts['precision_why']})"),
+        fact("engine", f"{facts['engine']} ({facts['engine_why']})"),
+        fact("processors", str(facts["processors"])),
         "",
-        f"{'cache':<16} {facts['cache']}",
+        fact("cache", facts["cache"]),
     ]
     for entry in facts["cached"]:
-        lines.append(f"{'':<16} {entry['name']} ({entry['repository']}, {entry['bytes'] / 1e6:,.0f} MB)")
+        lines.append(fact("", f"{entry['name']} ({entry['repository']}, {entry['bytes'] / 1e6:,.0f} MB)"))
     if not facts["cached"]:
-        lines.append(f"{'':<16} no weights yet: `hiera download` fetches them")
-    lines += ["", f"{'compiled':<16} {facts['compiled_folder']}"]
+        lines.append(fact("", "no weights yet: `hiera download` fetches them"))
+    lines += ["", fact("compiled", facts["compiled_folder"])]
     for entry in facts["compiled"]:
-        lines.append(f"{'':<16} {entry['name']} ({entry['bytes'] / 1e6:,.0f} MB)")
+        lines.append(fact("", f"{entry['name']} ({entry['bytes'] / 1e6:,.0f} MB)"))
     if not facts["compiled"]:
-        lines.append(f"{'':<16} none: the openvino engine keeps its compiled models there")
+        lines.append(fact("", "none: the openvino engine keeps its compiled models there"))
     return _print("\n".join(lines))
 
 

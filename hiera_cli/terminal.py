@@ -40,10 +40,10 @@ def _cells(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def wrapped(text: str, room: int | None) -> Iterator[str]:
+def wrapped(text: str, room: int | None, *, whole_words: bool = False) -> Iterator[str]:
     """The lines of a text in so many cells: broken at spaces, and within a word only where it alone is too long.
 
-    room: None for one line, however long.
+    room: None for one line, however long. whole_words: such a word, be it a path, is left to the terminal to break.
     """
     if room is None or cells(text) <= room:
         yield text
@@ -55,7 +55,7 @@ def wrapped(text: str, room: int | None) -> Iterator[str]:
             line = word
         else:
             line = f"{line} {word}" if line else word
-        while cells(line) > room:
+        while cells(line) > room and not whole_words:
             end = _fitting(line, room)
             yield line[:end]
             line = line[end:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -154,6 +155,27 @@ def bash(tmp_path: Path, environment: dict[str, str]) -> Bash:
         )
 
     return run
+
+
+def in_a_terminal(environment: dict[str, str], *arguments: str | Path, size: str = "100x30") -> tuple[int, str]:
+    """Run with stdout and stderr on one terminal; returns the exit status and all that was shown."""
+    master, slave = pty.openpty()
+    columns, _, lines = size.partition("x")
+    command = [sys.executable, "-m", "hiera_cli", *map(str, arguments)]
+    env = {**environment, "TERM": "xterm-256color", "COLUMNS": columns, "LINES": lines, "PYTHONIOENCODING": "utf-8"}
+    process = subprocess.Popen(command, env=env, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(master)
+    return process.wait(), shown.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
 @pytest.fixture

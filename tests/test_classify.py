@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -21,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Bash, Call, Hiera
+from conftest import SAMPLES, Bash, Call, Hiera, in_a_terminal
 from image_server import ImageServer, Request
 from PIL import Image
 
@@ -485,15 +484,18 @@ def endless(self, pixels):
     time.sleep(60)
 
 setattr(getattr(importlib.import_module(f"hiera_cli.{module}"), name), "submit", endless)
-sys.argv = ["hiera", "classify", sys.argv[2]]
+sys.argv = ["hiera", "classify", sys.argv[2], "-q"]
 from hiera_cli.__main__ import run
 run()
 """
+    environment["PYTHONWARNINGS"] = "ignore"
     command = [sys.executable, "-c", script, engine, CAT]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         assert process.stdout.readline() == b"busy\n"
         process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == b"hiera: finishing what is running; again to stop now\n"
         with pytest.raises(subprocess.TimeoutExpired):  # what is in flight may finish
             process.wait(timeout=1)
         process.send_signal(signal.SIGINT)
@@ -513,27 +515,6 @@ def test_an_interrupted_output_file_is_kept_beside_its_name(environment: dict[st
     assert f"what was done is in {tmp_path}/out.csv.part" in err
     assert not (tmp_path / "out.csv").exists()
     assert next(csv.DictReader(io.StringIO(part.read_text())))["label"] == "tabby, tabby cat"
-
-
-def in_a_terminal(environment: dict[str, str], *arguments: str | Path, size: str = "100x30") -> tuple[int, str]:
-    """Run with stdout and stderr on one terminal; returns the exit status and all that was shown."""
-    master, slave = pty.openpty()
-    columns, _, lines = size.partition("x")
-    command = [sys.executable, "-m", "hiera_cli", *map(str, arguments)]
-    env = {**environment, "TERM": "xterm-256color", "COLUMNS": columns, "LINES": lines, "PYTHONIOENCODING": "utf-8"}
-    process = subprocess.Popen(command, env=env, stdin=slave, stdout=slave, stderr=slave)
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(master, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        shown += chunk
-    os.close(master)
-    return process.wait(), shown.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
 def test_a_terminal_gets_the_table(environment: dict[str, str], says: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 from conftest import SAMPLES, Bash, Hiera
 from hub_server import Hub
 
+from hiera_cli import hub as hub_module
 from hiera_cli import weights
 
 REPOSITORY = "facebook/hiera-tiny-224-in1k-hf"
@@ -56,6 +57,7 @@ def test_from_nothing_cached_to_a_label_and_again_with_the_hub_gone(hub: Hub, hi
     assert (
         "hiera: downloading facebook/hiera-tiny-224-in1k-hf, 111.7 MB; licence: CC BY-NC 4.0 (non-commercial use)\n"
     ) in first.stderr
+    assert first.stderr.count("licence") == 1
     assert any("model.safetensors" in request for request in hub.requests)
     hub.requests.clear()
     assert labels(hiera("classify", CAT, "--json")) == ["tabby, tabby cat"]
@@ -322,6 +324,28 @@ def test_an_odd_environment_is_told_in_a_sentence(
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert re.search(f"hiera: error: .*{message}", done.stderr)
+
+
+def test_a_retry_is_told_and_quiet_leaves_it_out(hub: Hub, hiera: Hiera) -> None:
+    hub.unavailable = 1
+    assert hiera("download").stderr == (
+        f"hiera: downloading {REPOSITORY}, 2.0 MB; licence: CC BY-NC 4.0 (non-commercial use)\n"
+        "hiera: the Hub answers 503 for model.safetensors: trying again in 2 s\n"
+    )
+    assert hiera("download", "-q").stderr == ""
+
+
+def test_a_slow_hub_is_told_while_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "PATIENCE", 0)
+    told, said = threading.Event(), []
+
+    def say(message: str) -> None:
+        said.append(message)
+        told.set()
+
+    with hub_module._told_if_slow(hub_module.Progress(say)):
+        assert told.wait(5)
+    assert said[0].startswith("waiting for an answer from http")
 
 
 def test_download_says_what_is_here_already(hub: Hub, hiera: Hiera) -> None:
