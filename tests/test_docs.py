@@ -86,4 +86,4 @@ def test_the_readme_names_no_option_that_is_not_there(call: Call) -> None:
         for command in ([], ["classify"], ["download"], ["labels"], ["models"], ["info"], ["bench"])
     ]
     ours = set(re.findall(r"--[a-z][a-z0-9-]*", "".join(helps)))
-    assert set(re.findall(r"--[a-z][a-z0-9-]*", README)) - ours == {"--check"}  # ruff's
+    assert set(re.findall(r"--[a-z][a-z0-9-]*", README)) - ours == {"--check", "--torch-backend"}  # of ruff and uv
