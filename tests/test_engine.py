@@ -22,10 +22,13 @@ from conftest import needs_openvino
 from safetensors.torch import load_file, save_file
 
 from hiera_cli import checkpoints, compiled, packed
+from hiera_cli.classifier import Classifier, Options, Stream
 from hiera_cli.engine import open_engine
 from hiera_cli.errors import CheckpointError, DeviceError
 from hiera_cli.images import load
 from hiera_cli.placement import Accelerators, Machine, Placement, choose
+from hiera_cli.predictions import Result
+from hiera_cli.sources import Source
 from hiera_cli.torch_engine import TorchEngine
 
 CPU = Machine()
@@ -182,6 +185,66 @@ def test_a_machine_that_runs_out_of_memory_does_it_in_smaller_batches() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+# ---- an image's answer is its own
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+engines_of_one_answer = pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(
+            Placement("cpu", precision, name),
+            id=f"{name} {precision}",
+            marks=needs_openvino if name == "openvino" else pytest.mark.skipif(not X86, reason="it holds on x86"),
+        )
+        for name in ("torch", "openvino")
+        for precision in ("fp32", "bf16")
+    ],
+)
+
+
+@engines_of_one_answer
+@pytest.mark.parametrize("name", ["demo", pytest.param("tiny", marks=pytest.mark.slow)])
+def test_an_image_has_the_same_logits_in_whatever_batch_it_is(
+    place: Placement, request: pytest.FixtureRequest, name: str
+) -> None:
+    checkpoint = checkpoints.resolve(str(request.getfixturevalue("tiny_folder")) if name == "tiny" else name)
+    engine = open_engine(checkpoint, place, keep=False)
+    pixels = np.random.default_rng(0).standard_normal((9, 3, 224, 224), dtype=np.float32)
+    alone = np.concatenate([engine.logits(pixels[number : number + 1]) for number in range(9)])
+    for first, last in [(0, 9), (0, 2), (1, 4), (2, 6), (3, 8), (3, 9), (1, 8), (1, 9)]:
+        np.testing.assert_array_equal(engine.logits(pixels[first:last]), alone[first:last])
+    np.testing.assert_array_equal(engine.logits(pixels[::-1]), alone[::-1])
+
+
+@engines_of_one_answer
+def test_the_same_images_get_the_same_scores_whatever_the_batches_and_whichever_is_decoded_first(
+    place: Placement, samples: dict[Path, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = checkpoints.resolve("demo")
+    classifier = Classifier(checkpoint, open_engine(checkpoint, place, keep=False))
+    paths = [str(path) for path in samples]
+
+    def results(batch_size: int) -> list[Result]:
+        classifier.engine.batch_size = batch_size
+        options = Options(top_k=1000, workers=len(paths))
+        return list(Stream(map(Source, paths), lambda: classifier, options))
+
+    expected = results(batch_size=1)
+    assert [result.predictions[0].index for result in expected] == list(samples.values())
+    assert results(batch_size=4) == expected
+    decoded = {path: threading.Event() for path in paths}
+
+    def last_first(path: str, *settings: Any) -> Any:
+        if path != paths[-1]:
+            assert decoded[paths[paths.index(path) + 1]].wait(10)
+        pixels = load(path, *settings)
+        decoded[path].set()
+        return pixels
+
+    monkeypatch.setattr("hiera_cli.images.load", last_first)
+    assert results(batch_size=8) == expected
 
 
 def test_bf16_gives_the_same_label(engine: TorchEngine) -> None:
