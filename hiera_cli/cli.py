@@ -20,7 +20,7 @@ import typer
 
 from hiera_cli import __version__, terminal, usage
 from hiera_cli.architecture import LICENCE, PUBLISHED
-from hiera_cli.errors import CheckpointError, DeviceError, HieraError, UsageError
+from hiera_cli.errors import CheckpointError, DeviceError, HieraError, UsageError, is_out_of_memory
 from hiera_cli.help import HelpCommand, HelpGroup
 from hiera_cli.limits import MAX_PIXELS, Limits
 from hiera_cli.names import MODELS, model_name, near
@@ -103,7 +103,7 @@ def _tell(error: Exception) -> None:
     """What went wrong, and what to do next."""
     if isinstance(error, HieraError):
         message, hint = error.message, error.hint
-    elif isinstance(error, MemoryError):
+    elif is_out_of_memory(error):
         message, hint = "there is not enough memory", "Free some, or use a smaller model (-m tiny) or --batch-size 1."
     else:  # a fault of ours
         frame = traceback.extract_tb(error.__traceback__)[-1]

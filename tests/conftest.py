@@ -59,6 +59,12 @@ def small_hub(tmp_path_factory: pytest.TempPathFactory, samples: dict[Path, int]
 
 
 @pytest.fixture(autouse=True)
+def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative name means nothing that lies about where the tests are started, or beside."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
 def _compiled_models_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests keep what they compile to themselves."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

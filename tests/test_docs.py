@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, Bash, Call
+
+from hiera_cli.demo.make import TRUE_LABELS
 
 README = (ROOT / "README.md").read_text()
 
@@ -21,7 +24,7 @@ def console_commands() -> list[tuple[str, str]]:
 RUNNABLE = [
     (command, output)
     for command, output in console_commands()
-    if command.startswith(("hiera", "find")) and ("-m demo" in command or " classify" not in command)
+    if command.startswith(("hiera", "find", "(echo")) and ("-m demo" in command or " classify" not in command)
 ]
 
 
@@ -33,14 +36,22 @@ def numbers_aside(text: str) -> str:
     return re.sub(r"0\.\d{4,6}", "0.#", text)
 
 
+@pytest.fixture
+def sample_images() -> None:
+    """The folder as it is checked out, without what may lie in it beside."""
+    Path("sample_images").mkdir()
+    for name in (*TRUE_LABELS, "README.md"):
+        shutil.copy(ROOT / "sample_images" / name, "sample_images")
+
+
 @pytest.mark.parametrize(("command", "output"), RUNNABLE, ids=[command for command, _ in RUNNABLE])
 def test_a_command_of_the_readme_prints_what_stands_there(
-    command: str, output: str, environment: dict[str, str], bash: Bash
+    command: str, output: str, environment: dict[str, str], bash: Bash, sample_images: None
 ) -> None:
     if "| jq" in command and not shutil.which("jq"):
         pytest.skip("no jq on this machine")
     environment["HIERA_DEVICE"] = "cpu"
-    done = bash(f"{command} 2>&1", cwd=ROOT)
+    done = bash(f"{command} 2>&1")
     assert numbers_aside(done.stdout) == numbers_aside(output)
 
 
@@ -48,8 +59,7 @@ def test_most_commands_of_the_readme_are_run() -> None:
     assert len(RUNNABLE) >= 8
 
 
-def test_the_python_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str], sample_images: None) -> None:
     (example,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     exec(example, {})
     assert capsys.readouterr().out.splitlines()[0] == "sample_images/cat.jpg tabby, tabby cat"

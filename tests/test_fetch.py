@@ -802,7 +802,7 @@ def unanswered(*arguments, **options):
     time.sleep(60)  # a resolver whose servers are down takes about so long, and can't be interrupted
 
 socket.getaddrinfo = unanswered
-sys.argv = ["hiera", "classify", "http://nowhere.invalid/", "--url-timeout", "0.5", "-f", "jsonl", "-q"]
+sys.argv = ["hiera", "classify", "http://nowhere.invalid/", "--url-timeout", "0.5", "-f", "jsonl", "-qq"]
 from hiera_cli.__main__ import run
 run()
 """

@@ -84,7 +84,7 @@ def test_what_the_decoder_says_of_a_file_that_is_labelled_is_in_its_record(call:
 @pytest.mark.usefixtures("demo_on_the_cpu")
 def test_what_pillow_logs_is_in_the_record_and_not_on_stderr(hiera: Hiera, tmp_path: Path) -> None:
     (tmp_path / "many.tif").write_bytes(tiff_with(samples=99))
-    done = hiera("classify", "many.tif", "-f", "jsonl", "-q")
+    done = hiera("classify", "many.tif", "-f", "jsonl", "-qq")
     assert done.stderr == ""
     assert json.loads(done.stdout)["remarks"] == ["More samples per pixel than can be decoded: 99"]
 

@@ -419,7 +419,7 @@ def test_two_runs_do_not_write_one_file(paths: list[str], output: Path) -> None:
     ("arguments", "message"),
     [
         (["-o", "x.csv", "--resume"], "--resume goes on with a jsonl file only"),
-        (["--resume", "-f", "jsonl"], "--resume goes on with a jsonl file only"),
+        (["--resume", "-f", "jsonl"], "--resume is about an --output"),
         (["-o", "x.jsonl", "--resume", "--overwrite"], "--resume and --overwrite contradict each other"),
     ],
 )
