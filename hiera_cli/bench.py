@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -25,25 +26,45 @@ from hiera_cli.sources import Source
 from hiera_cli.threads import apart
 
 PHOTO = (500, 375)  # pixels, an ImageNet photo's usual size
+PHOTOS = 32
+ROUNDS = 5
+TOO_WIDE = 0.2  # a spread, from which on the figures say more of the machine's other work than of this program
+
+Run: TypeAlias = "Callable[[], int]"  # returns how many images it did
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images a second, of as many measurements as there were rounds: the median, the lowest and the highest."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def spread(self) -> float:
+        """Half of what lies between the lowest and the highest, as a share of the median."""
+        return (self.high - self.low) / 2 / self.median
 
 
 @dataclass(frozen=True)
 class Rate:
-    """One line of the table. model_only, end_to_end: images a second, end to end from JPEG files to records."""
+    """One line of the table. end_to_end: from JPEG files to records, with the batch size that a run would take."""
 
     engine: str
     device: str
     precision: str
     batch_size: int
-    model_only: float
-    end_to_end: float | None
+    model_only: Speed
+    end_to_end: Speed | None
 
 
 def bench(model: str, device: str, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure every engine and precision that this machine has.
 
-    model: a published name or anything that `resolve` knows; a published one that is not on this machine is measured
-    with random weights, which are as fast. seconds: about how long to measure each line.
+    All lines are measured in turn, in several rounds, each round in another order: what else the machine does meanwhile
+    meets all of them. model: a published name or anything that `resolve` knows; a published one that is not on this
+    machine is measured with random weights, which are as fast. seconds: about how long to measure each line.
     """
     with tempfile.TemporaryDirectory(prefix="hiera-bench-", ignore_cleanup_errors=True) as folder:
         return apart(lambda: _measure(model, device, seconds, say, Path(folder)))
@@ -51,23 +72,60 @@ def bench(model: str, device: str, seconds: float, say: Callable[[str], None]) -
 
 def _measure(model: str, device: str, seconds: float, say: Callable[[str], None], folder: Path) -> dict[str, Any]:
     with _checkpoint(model, folder, say) as checkpoint:
-        paths = list(_photos(folder, 48))
-        rates = []
+        paths = list(_photos(folder, PHOTOS))
+        alone: dict[tuple[str, str, str, int], Run] = {}
+        whole: dict[tuple[str, str, str, int], Run] = {}
         for engine, precision in _combinations(device, this_machine("torch", device)):
             placement = choose(engine, device, precision, this_machine("torch", device))
+            say(f"loading: {engine}, {placement.device}, {precision}")
             opened = open_engine(checkpoint, placement, keep=checkpoint.weights.parent != folder)
             usual = opened.batch_size
             for batch_size in sorted({1, usual}):
-                say(f"{engine}, {placement.device}, {precision}, batches of {batch_size}")
-                end_to_end = _end_to_end(checkpoint, opened, paths, seconds) if batch_size == usual else None
-                rate = _model_only(opened, batch_size, seconds)
-                rates.append(Rate(engine, placement.device, precision, batch_size, rate, end_to_end))
-    best = max(rates, key=lambda rate: rate.end_to_end or 0)
+                alone[engine, placement.device, precision, batch_size] = _model_only(opened, batch_size)
+            whole[engine, placement.device, precision, usual] = _end_to_end(checkpoint, opened, paths)
+        speeds = _in_rounds([*alone.values(), *whole.values()], seconds, say)
+    end_to_end = dict(zip(whole, speeds[len(alone) :], strict=True))
+    rates = [Rate(*line, speeds[index], end_to_end.get(line)) for index, line in enumerate(alone)]
+    fastest, busy = _fastest(rates)
+    names = [{"engine": each.engine, "device": each.device, "precision": each.precision} for each in fastest]
     return {
         "model": checkpoint.name,
+        "rounds": ROUNDS,
         "rates": [asdict(rate) for rate in rates],
-        "recommended": {"engine": best.engine, "device": best.device, "precision": best.precision},
+        "too_busy": busy,
+        "fastest": names,
+        "recommended": names[0] if len(names) == 1 and not busy else None,
     }
+
+
+def _in_rounds(runs: Sequence[Run], seconds: float, say: Callable[[str], None]) -> list[Speed]:
+    """The speed of each, measured in rounds."""
+    order, shuffled = list(range(len(runs))), random.Random(0)
+    for run in runs:
+        run()  # the first time is slower
+    measured: list[list[float]] = [[] for _ in runs]
+    for number in range(ROUNDS):
+        say(f"round {number + 1} of {ROUNDS}")
+        shuffled.shuffle(order)
+        for index in order:
+            start, images = time.perf_counter(), 0
+            while not images or time.perf_counter() - start < seconds / ROUNDS:
+                images += runs[index]()
+            measured[index].append(images / (time.perf_counter() - start))
+    return [Speed(statistics.median(each), min(each), max(each)) for each in measured]
+
+
+def _fastest(rates: Sequence[Rate]) -> tuple[list[Rate], bool]:
+    """The lines that are the fastest end to end, best first, and whether the machine was too busy to tell.
+
+    They are several where what they were measured at overlaps: which of these is faster, nobody can tell.
+    """
+    ends = sorted(
+        ((rate, rate.end_to_end) for rate in rates if rate.end_to_end is not None), key=lambda each: -each[1].median
+    )
+    best = ends[0][1]
+    alike = [rate for rate, speed in ends if speed.high >= best.low]
+    return alike, any(speed.spread > TOO_WIDE for rate, speed in ends if rate in alike)
 
 
 def _combinations(device: str, machine: Machine) -> Iterator[tuple[str, str]]:
@@ -110,32 +168,20 @@ def _photos(folder: Path, count: int) -> Iterator[str]:
         yield str(path)
 
 
-def _model_only(engine: Engine, batch_size: int, seconds: float) -> float:
+def _model_only(engine: Engine, batch_size: int) -> Run:
     pixels = np.random.default_rng(0).standard_normal((batch_size, 3, 224, 224), dtype=np.float32)
-    engine.logits(pixels)
 
     def run() -> int:
         engine.logits(pixels)
         return batch_size
 
-    return _median_rate(run, seconds)
+    return run
 
 
-def _end_to_end(checkpoint: Checkpoint, engine: Engine, paths: list[str], seconds: float) -> float:
+def _end_to_end(checkpoint: Checkpoint, engine: Engine, paths: list[str]) -> Run:
     classifier = Classifier(checkpoint, engine)
 
     def run() -> int:
         return sum(1 for _ in Stream(map(Source, paths), lambda: classifier, Options()))
 
-    return _median_rate(run, seconds)
-
-
-def _median_rate(run: Callable[[], int], seconds: float) -> float:
-    """Images a second: the median of as many runs as begin within the time, of one at least."""
-    rates: list[float] = []
-    end = time.perf_counter() + seconds
-    while not rates or time.perf_counter() < end:
-        start = time.perf_counter()
-        images = run()
-        rates.append(images / (time.perf_counter() - start))
-    return statistics.median(rates)
+    return run

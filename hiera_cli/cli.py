@@ -578,16 +578,28 @@ def bench(
         measured = bench.bench(model, device, seconds, _say_unless(quiet))
     if as_json:
         return _print(_json(measured))
-    lines = [f"{'ENGINE':<9} {'DEVICE':<7} {'PRECISION':<9} {'BATCH':>5} {'MODEL ALONE':>12} {'END TO END':>12}"]
+    lines = [f"{'ENGINE':<9} {'PRECISION':<9} {'BATCH':>5} {'MODEL ALONE':>16} {'END TO END':>16}"]
     for rate in measured["rates"]:
-        end_to_end = f"{rate['end_to_end']:,.1f}/s" if rate["end_to_end"] else "–"
         lines.append(
-            f"{rate['engine']:<9} {rate['device']:<7} {rate['precision']:<9} {rate['batch_size']:>5} "
-            f"{rate['model_only']:>10,.1f}/s {end_to_end:>12}"
+            f"{rate['engine']:<9} {rate['precision']:<9} {rate['batch_size']:>5} "
+            f"{_speed(rate['model_only']):>16} {_speed(rate['end_to_end']):>16}"
         )
-    best = measured["recommended"]
-    lines.append(
-        f"\n{measured['model']}, images a second. Fastest end to end: "
-        f"--engine {best['engine']} --device {best['device']} --precision {best['precision']}"
-    )
+    columns = terminal.columns(1)
+    caption = f"{measured['model']} on {measured['rates'][0]['device']}, images a second: the median of "
+    caption += f"{measured['rounds']} rounds, and half of what lies between the slowest and the fastest."
+    names = [f"--engine {each['engine']} --precision {each['precision']}" for each in measured["fastest"]]
+    if measured["too_busy"]:
+        advice = "The machine was too busy to tell which is the fastest: try again when nothing else runs."
+    elif len(names) > 1:
+        advice = f"The fastest end to end, and alike: {', '.join(names)}"
+    else:
+        advice = f"The fastest end to end: {names[0]}"
+    lines += ["", *terminal.wrapped(caption, columns), *terminal.wrapped(advice, columns)]
     return _print("\n".join(lines))
+
+
+def _speed(speed: dict[str, float] | None) -> str:
+    """Such as `1,204.5/s ± 3 %`."""
+    if speed is None:
+        return "–"
+    return f"{speed['median']:,.1f}/s ±{(speed['high'] - speed['low']) / 2 / speed['median']:>3.0%}"

@@ -15,7 +15,7 @@ import pytest
 from conftest import SAMPLES, Call, needs_openvino
 from jsonschema import Draft202012Validator
 
-from hiera_cli import __version__
+from hiera_cli import __version__, bench
 
 CAT = SAMPLES / "cat.jpg"
 
@@ -282,16 +282,52 @@ def test_json_of_every_command_is_strict_whatever_the_folders_are_called(
 
 
 @needs_openvino
-def test_bench_measures_what_this_machine_has(call: Call, tmp_path: Path) -> None:
+def test_bench_measures_what_this_machine_has(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "ROUNDS", 2)
+    monkeypatch.setattr(bench, "PHOTOS", 8)
     done = call("bench", "-m", "demo", "--seconds", "0.1", "--json", "-q")
     assert (done.status, done.err) == (0, "")
     measured = json.loads(done.out)
-    assert measured["model"] == "demo"
+    assert (measured["model"], measured["rounds"]) == ("demo", 2)
     rates = {(rate["engine"], rate["precision"], rate["batch_size"]): rate for rate in measured["rates"]}
     assert {("torch", "fp32", 1), ("torch", "fp32", 8), ("openvino", "fp32", 1), ("openvino", "fp32", 8)} <= set(rates)
-    assert all(rate["model_only"] > 0 for rate in rates.values())
-    fastest = max(measured["rates"], key=lambda rate: rate["end_to_end"] or 0)
-    assert measured["recommended"] == {name: fastest[name] for name in ("engine", "device", "precision")}
+    for rate in rates.values():
+        for speed in filter(None, (rate["model_only"], rate["end_to_end"])):
+            assert 0 < speed["low"] <= speed["median"] <= speed["high"]
+    best = max(measured["rates"], key=lambda rate: rate["end_to_end"]["median"] if rate["end_to_end"] else 0)
+    assert measured["fastest"][0] == {name: best[name] for name in ("engine", "device", "precision")}
+
+
+def test_bench_measures_its_lines_in_turn() -> None:
+    did: list[int] = []
+    said: list[str] = []
+
+    def run(number: int) -> bench.Run:
+        return lambda: did.append(number) or number + 1  # type: ignore[func-returns-value]
+
+    bench._in_rounds([run(number) for number in range(4)], 0, said.append)
+    rounds = [did[start : start + 4] for start in range(0, len(did), 4)]
+    assert [sorted(each) for each in rounds] == [[0, 1, 2, 3]] * (1 + bench.ROUNDS)  # the first one does not count
+    assert len({tuple(each) for each in rounds}) > 1
+    assert said == [f"round {number} of {bench.ROUNDS}" for number in range(1, bench.ROUNDS + 1)]
+
+
+@pytest.mark.parametrize(
+    ("measured", "fastest", "busy"),
+    [
+        ({"a": (14, 13.5, 15), "b": (27, 26, 28)}, ["b"], False),
+        ({"a": (26.5, 26, 27), "b": (27, 26.5, 28)}, ["b", "a"], False),
+        ({"a": (3.6, 3, 27), "b": (26.8, 26, 27)}, ["b", "a"], True),
+        ({"a": (14, 13.5, 15), "b": (27, 20, 40)}, ["b"], True),
+    ],
+)
+def test_bench_calls_the_fastest_what_is_so_beyond_the_spread(
+    measured: dict[str, tuple[float, float, float]], fastest: list[str], busy: bool
+) -> None:
+    speeds = {name: bench.Speed(*figures) for name, figures in measured.items()}
+    rates = [bench.Rate(name, "cpu", "fp32", 8, speed, speed) for name, speed in speeds.items()]
+    found, too_busy = bench._fastest([*rates, bench.Rate("c", "cpu", "fp32", 1, bench.Speed(99, 98, 100), None)])
+    assert ([rate.engine for rate in found], too_busy) == (fastest, busy)
 
 
 @pytest.mark.slow
@@ -299,6 +335,6 @@ def test_bench_needs_no_weights_and_leaves_nothing_behind(call: Call, tmp_path: 
     done = call("bench", "-m", "tiny", "--seconds", "0.1")
     assert done.status == 0
     assert "hiera: the weights of tiny are not on this machine: random ones are as fast\n" in done.err
-    assert re.search(r"^torch +cpu +fp32 +8 +[\d.]+/s +[\d.]+/s$", done.out, re.MULTILINE)
-    assert "tiny (random weights), images a second. Fastest end to end: --engine " in done.out
+    assert re.search(r"^torch +fp32 +8 +[\d.]+/s ± ?\d+% +[\d.]+/s ± ?\d+%$", done.out, re.MULTILINE)
+    assert "tiny (random weights) on cpu, images a second: the median of 5 rounds" in done.out
     assert not (tmp_path / "cache").exists()
