@@ -99,6 +99,13 @@ def engine(request: pytest.FixtureRequest, environment: dict[str, str]) -> str:
     return str(request.param)
 
 
+# For what is no affair of the engine's: the one that starts sooner by default, both in the slow run.
+either_engine = pytest.mark.parametrize(
+    "engine",
+    [pytest.param("torch", marks=pytest.mark.slow), pytest.param("openvino", marks=needs_openvino)],
+    indirect=True,
+)
+
 Open = Callable[["Checkpoint"], "Engine"]
 
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Bash, Call, Hiera, in_a_terminal
+from conftest import SAMPLES, Bash, Call, Hiera, either_engine, in_a_terminal
 from image_server import ImageServer, Request
 from PIL import Image
 
@@ -209,12 +209,14 @@ def test_nul_at_the_end_of_lines_is_for_plain_alone(call: Call, arguments: list[
 # ---- inputs
 
 
+@either_engine
 def test_stdin_is_an_image(hiera: Hiera) -> None:
     done = hiera("classify", "-", "-f", "jsonl", "-q", input=CAT.read_bytes())
     assert json.loads(done.stdout)["path"] == "-"
     assert json.loads(done.stdout)["predictions"][0]["label"] == "tabby, tabby cat"
 
 
+@either_engine
 def test_stdin_is_read_only_when_it_is_asked_for(environment: dict[str, str], tmp_path: Path) -> None:
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "hiera_cli", "classify", str(CAT), "-q"]
@@ -224,6 +226,7 @@ def test_stdin_is_read_only_when_it_is_asked_for(environment: dict[str, str], tm
     os.close(writer)
 
 
+@either_engine
 def test_what_the_shell_opened_for_an_input_is_read_to_its_end(bash: Bash) -> None:
     done = bash(f"cat {CAT} | hiera classify /dev/stdin <(cat {SAMPLES}/rocket.jpg) -k1 -f jsonl -q")
     first, second = map(json.loads, done.stdout.splitlines())
@@ -253,6 +256,7 @@ def test_a_descriptor_is_read_once_and_no_further_than_stdin_is(call: Call) -> N
         )
 
 
+@either_engine
 def test_lists_of_paths(hiera: Hiera, tmp_path: Path) -> None:
     (tmp_path / "list").write_text(f"{CAT}\r\n\n{SAMPLES / 'rocket.jpg'}")
     zero = b"\0".join(os.fsencode(SAMPLES / name) for name in TRUE)
@@ -263,6 +267,7 @@ def test_lists_of_paths(hiera: Hiera, tmp_path: Path) -> None:
     assert names == ["officer.jpg", "cat.jpg", "rocket.jpg", *TRUE]
 
 
+@either_engine
 def test_results_of_a_list_come_while_it_is_still_being_written(environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "hiera_cli", "classify", "--files-from", "-", "-f", "jsonl", "-q"]
     with subprocess.Popen(
@@ -382,6 +387,7 @@ def test_what_was_named_as_an_image_by_mistake_is_told_with_what_to_do(
         assert call("classify", name, "-f", "csv").err == f"hiera: {name}: {said.format(seems=seems)}\n"
 
 
+@either_engine
 def test_a_pipe_into_the_program_that_nothing_asks_for_is_told_of(bash: Bash) -> None:
     done = bash(f"ls {SAMPLES}/*.jpg | hiera classify")
     assert (done.returncode, done.stderr) == (
@@ -502,6 +508,7 @@ run()
         assert process.wait(timeout=5) == 130
 
 
+@either_engine
 def test_an_interrupted_output_file_is_kept_beside_its_name(environment: dict[str, str], tmp_path: Path) -> None:
     with start(environment, "--files-from", "-", "-o", tmp_path / "out.csv") as process:
         assert process.stdin is not None
@@ -517,6 +524,7 @@ def test_an_interrupted_output_file_is_kept_beside_its_name(environment: dict[st
     assert next(csv.DictReader(io.StringIO(part.read_text())))["label"] == "tabby, tabby cat"
 
 
+@either_engine
 def test_a_terminal_gets_the_table(environment: dict[str, str], says: str) -> None:
     status, shown = in_a_terminal(environment, "classify", CAT, "-k", "1")
     assert status == 0
@@ -524,6 +532,7 @@ def test_a_terminal_gets_the_table(environment: dict[str, str], says: str) -> No
     assert shown == f"{says}{CAT}\n   99.2%  ███████████████████████▊  tabby, tabby cat\n"
 
 
+@either_engine
 def test_a_terminal_gets_no_control_characters_of_names(environment: dict[str, str], tmp_path: Path) -> None:
     name = tmp_path / "x\x1b]0;owned\x07.jpg"
     shutil.copy(CAT, name)
@@ -535,6 +544,7 @@ def test_a_terminal_gets_no_control_characters_of_names(environment: dict[str, s
         assert "\x07" not in shown
 
 
+@either_engine
 def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -556,6 +566,7 @@ def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
     assert re.search(rf"{count} labelled, \d+(\.\d)? s → \S+/o\.csv\n$", shown)
 
 
+@either_engine
 @pytest.mark.parametrize("option", ["--files-from", "--files0-from"])
 def test_a_list_from_a_pipe_loses_nothing_on_a_terminal(
     environment: dict[str, str], tmp_path: Path, option: str
@@ -601,6 +612,7 @@ def test_no_name_makes_a_line_of_its_own_on_stderr(call: Call, tmp_path: Path) -
     )
 
 
+@either_engine
 def test_the_decoders_own_library_writes_nothing_to_stderr(hiera: Hiera, tmp_path: Path) -> None:
     for name in ("broken.tif", "whole.tif"):
         Image.open(CAT).save(tmp_path / name, compression="tiff_lzw")

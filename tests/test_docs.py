@@ -30,7 +30,7 @@ RUNNABLE = [
 
 def numbers_aside(text: str) -> str:
     """Scores differ in their last digits from processor to processor, as do precision and number of threads."""
-    text = re.sub(r"\d+ threads\), (fp32|bf16)", "N threads), precision", text)
+    text = re.sub(r"(OpenVINO, )?\d+ threads\), (fp32|bf16)", "N threads), precision", text)
     text = re.sub(r'"precision": "(fp32|bf16)"|(?<=,demo,)(fp32|bf16)', "precision", text)
     text = re.sub(r"\d+\.\d%  [█▉▊▋▌▍▎▏]* *", "#%  ", text)
     return re.sub(r"0\.\d{4,6}", "0.#", text)
@@ -50,7 +50,7 @@ def test_a_command_of_the_readme_prints_what_stands_there(
 ) -> None:
     if "| jq" in command and not shutil.which("jq"):
         pytest.skip("no jq on this machine")
-    environment["HIERA_DEVICE"] = "cpu"
+    environment.update(HIERA_DEVICE="cpu", HIERA_ENGINE="auto")
     done = bash(f"{command} 2>&1")
     assert numbers_aside(done.stdout) == numbers_aside(output)
 

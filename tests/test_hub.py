@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES, Bash, Hiera
+from conftest import SAMPLES, Bash, Hiera, either_engine
 from hub_server import Hub
 
 from hiera_cli import hub as hub_module
@@ -50,6 +50,7 @@ def _true_size(hub: Hub, tiny_folder: Path) -> None:
 of_true_size = pytest.mark.usefixtures("_true_size")  # the Hub's weights are Hiera-Tiny's own 112 MB
 
 
+@either_engine
 @of_true_size
 def test_from_nothing_cached_to_a_label_and_again_with_the_hub_gone(hub: Hub, hiera: Hiera, engine: str) -> None:
     first = hiera("classify", CAT, "--json")
