@@ -26,6 +26,7 @@ __all__ = [
     "ReadError",
     "Result",
     "TooLargeError",
+    "UsageError",
     "__version__",
     "load_classifier",
 ]
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         NotFoundError,
         ReadError,
         TooLargeError,
+        UsageError,
     )
     from hiera_cli.predictions import Failure, Prediction, Result
 

@@ -27,7 +27,16 @@ from PIL import Image
 
 from hiera_cli import checkpoints, images, signatures, sources
 from hiera_cli.engine import Answer, Engine, cpu_count, open_engine, this_machine
-from hiera_cli.errors import DecodeError, FetchError, HieraError, InferenceError, InputError, ReadError, TooLargeError
+from hiera_cli.errors import (
+    DecodeError,
+    FetchError,
+    HieraError,
+    InferenceError,
+    InputError,
+    ReadError,
+    TooLargeError,
+    UsageError,
+)
 from hiera_cli.images import Decoding, Pixels
 from hiera_cli.labels import Label
 from hiera_cli.limits import MAX_PIXELS, Limits
@@ -84,7 +93,7 @@ class Classifier:
 
         max_pixels: larger images are refused. full_decode: large JPEGs are decoded in full, as the reference does.
         An input that can't be labelled yields a Result with an error; nothing is raised for it. Raises TypeError for
-        what is none of these.
+        what is none of these, UsageError for options that make no sense.
         """
         decoding = Decoding(max_pixels=max_pixels, full=full_decode)
         arguments = (_argument(item, decoding) for item in _each(inputs))
@@ -141,11 +150,17 @@ def load_classifier(
     """Load a model, downloading its weights if they are not on this machine.
 
     model: tiny … huge, demo, a Hub repository, a folder or a file. engine, device, precision: as `hiera classify` has.
-    Raises CheckpointError or DeviceError.
+    Raises CheckpointError, DeviceError, or UsageError for a batch size that is none.
     """
+    _check_count("batch_size", batch_size)
     checkpoint = checkpoints.resolve(model, offline=offline, progress=progress)
     placement = choose(engine, device, precision, this_machine(engine, device))
     return Classifier(checkpoint, open_engine(checkpoint, placement, batch_size))
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise UsageError(f"{name} is a whole number, 1 or more, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -163,6 +178,13 @@ class Options:
     decoding: Decoding = field(default_factory=Decoding)
     offline: bool = False
     model: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for what makes no sense."""
+        for name, value in (("top_k", self.top_k), ("workers", self.workers)):
+            _check_count(name, value)
+        if not 0 <= self.min_score <= 1:
+            raise UsageError(f"min_score is from 0 to 1, not {self.min_score!r}")
 
     @property
     def settings(self) -> Settings:

@@ -496,6 +496,8 @@ def labels(
     from hiera_cli.labels import matching
 
     query = " ".join(words or ())
+    if words and not query.strip():
+        raise UsageError("the query is empty", "Is a variable of the script not set? `hiera labels` lists all classes.")
     found = matching(_labels_of(model, offline), query)
     if as_json:
         _print(_json([{"index": each.index, "wnid": each.wnid, "label": each.text} for each in found], indent=None))

@@ -53,6 +53,8 @@ def choose(engine: str, device: str, precision: str, machine: Machine) -> Placem
     engine: auto, torch or openvino. device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32, bf16 or fp16.
     Raises DeviceError where an explicit wish can't be had: nothing falls back silently.
     """
+    if engine not in ENGINES:
+        raise DeviceError(f"there is no engine {engine!r}", f"Name one of {', '.join(ENGINES)}.")
     chosen_device, why_device = _choose_device(engine, device, machine.accelerators)
     chosen_engine, why_engine = _choose_engine(engine, chosen_device, machine)
     chosen_precision, why_precision = _choose_precision(precision, chosen_device, machine)

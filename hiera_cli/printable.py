@@ -13,11 +13,14 @@ def printable(text: str, *, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        character
-        if character in keep or not is_control(character)
-        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in text
+        character if character in keep or not is_control(character) else _escape(character) for character in text
     )
+
+
+def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def is_control(character: str) -> bool:

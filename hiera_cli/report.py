@@ -24,6 +24,7 @@ IDLE = 10.0  # seconds without a result: said from here on
 RATE_FROM = 10.0  # seconds: the rate of a shorter run would be that of loading the model
 BAR_CELLS = 30
 LEAST_BAR = 6
+ECHO = 4  # cells left free at the end of a line, for the ^C that the terminal adds: or the line wraps
 ERASE = "\r\x1b[K"  # a line, for the next text to stand at its begin
 SPINNER, ASCII_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
 
@@ -178,7 +179,7 @@ class Report:
         frames = SPINNER if unicode else ASCII_SPINNER
         frame = frames[int(now / REFRESH) % len(frames)]
         columns = terminal.columns(sys.stderr.fileno()) or 80
-        _write(f"{ERASE}{frame} {bar_line(self._parts(now), share, columns - 3, unicode=unicode)}")
+        _write(f"{ERASE}{frame} {bar_line(self._parts(now), share, columns - 2 - ECHO, unicode=unicode)}")
         self._drawn = True
 
     def _erase(self) -> None:
@@ -194,7 +195,7 @@ class Report:
             parts.append(f"{self.failed:,} failed")
         since, count = self._rated or (now, 0)
         rate = (self.done - count) / (now - since) if now - since >= BAR_AFTER else 0.0
-        if rate:
+        if rate >= 0.05:
             parts.append(f"{rate:.1f}/s")
         if now - self._latest >= IDLE:
             parts.append(f"nothing new for {duration(now - self._latest)}")
@@ -211,7 +212,7 @@ class Report:
         if self.before:
             parts.append(f"{self.before:,} done before")
         parts.append(duration(seconds))
-        if seconds >= RATE_FROM and self.done:
+        if seconds >= RATE_FROM and self.done / seconds >= 0.05:
             parts.append(f"{self.done / seconds:.1f}/s")
         arrow = "→" if terminal.is_utf8(sys.stderr.encoding) else "->"
         return ", ".join(parts) + (f" {arrow} {output}" if output else "")

@@ -185,9 +185,11 @@ class _Run:
         with handled(interrupts.handle), self._report.showing_progress():
             try:
                 for text in self._writer(self._results()):
-                    if self._file is None or self._any or not (self._error or interrupts.signal):
-                        self._write(text)  # no empty document is left beside the name of a run that came to nothing
-                self._sink.close(complete=self._error is None and not interrupts.signal)
+                    if self._file is None or self._any:  # a run that comes to nothing leaves no empty document
+                        self._write(text)
+                done_before = self._journal is not None and self._journal.done > 0
+                came_to_something = self._file is None or self._any or done_before
+                self._sink.close(complete=came_to_something and self._error is None and not interrupts.signal)
             except ReaderGone:
                 return ExitStatus.OK
         return self._conclude(interrupts.signal)

@@ -164,6 +164,8 @@ def _meant_option(name: str, known: dict[str, Any], context: Any, arguments: Seq
     commands = getattr(context.command, "commands", {}) if context is not None else {}
     if "classify" in commands and name in _options(commands["classify"]):
         return f"Options stand behind a command: did you mean `{_line('classify', *arguments)}`?"
+    if os.path.exists(name):
+        return f"If the file is meant: {_line('classify', f'./{name}')}"
     if name in NEEDLESS and "--exclude" in known:
         return f"It needs none: {NEEDLESS[name]}."
     meant = SYNONYMS.get(name, "")

@@ -24,7 +24,7 @@ from conftest import SAMPLES, Bash, Call, Hiera, either_engine, in_a_terminal
 from image_server import ImageServer, Request
 from PIL import Image
 
-from hiera_cli import Classifier, load_classifier
+from hiera_cli import Classifier, DeviceError, UsageError, load_classifier
 from hiera_cli.run import is_rereadable
 from hiera_cli.signatures import RAW
 from hiera_cli.utf8 import from_fields
@@ -139,6 +139,13 @@ def test_the_line_on_model_and_device_can_be_left_out_alone(call: Call) -> None:
 @pytest.mark.parametrize("name", ["", " "])
 def test_a_name_that_can_not_be_seen_is_told_in_quotes(call: Call, name: str) -> None:
     assert call("classify", name, "-q").err == f"hiera: '{name}': no such file\n"
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.jsonl", "out.csv", "out.txt"])
+def test_a_run_that_finds_nothing_leaves_no_file(call: Call, tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    assert call("classify", "empty", "-o", name).status == 1
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["empty"]
 
 
 @pytest.mark.parametrize("option", ["--resume", "--overwrite"])
@@ -700,6 +707,19 @@ def test_what_is_not_an_input_is_a_type_error_that_says_what_is(classifier: Clas
     with pytest.raises(TypeError) as caught:
         list(classifier.classify(inputs))
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("options", [{"top_k": 0}, {"top_k": "3"}, {"workers": -1}, {"min_score": 2.0}])
+def test_options_that_make_no_sense_are_refused_at_once(classifier: Classifier, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(options))} is .*, not"):
+        classifier.classify(CAT, **options)
+
+
+def test_a_model_is_not_loaded_for_an_engine_or_a_batch_size_that_is_none() -> None:
+    with pytest.raises(DeviceError, match="there is no engine 'openvin'"):
+        load_classifier("demo", engine="openvin")
+    with pytest.raises(UsageError, match="batch_size is a whole number, 1 or more, not -1"):
+        load_classifier("demo", batch_size=-1)
 
 
 def test_a_result_as_a_dictionary_is_the_json_record(call: Call, classifier: Classifier) -> None:

@@ -198,8 +198,8 @@ def test_each_result_is_written_before_the_next_is_asked_for(name: str) -> None:
 
 
 def test_lines_and_terminals_get_control_characters_as_escapes() -> None:
-    assert printable("a\x1b[31m\n\x9b\u202eb é 😀‍🔥 \udce9") == "a\\x1b[31m\\n\\x9b\\u202eb é 😀‍🔥 \\udce9"
-    assert printable("\udce9\n", keep="\n") == "\\udce9\n"
+    assert printable("a\x1b[31m\n\x9b\u202eb é 😀‍🔥 \udce9") == "a\\x1b[31m\\n\\x9b\\u202eb é 😀‍🔥 \\xe9"
+    assert printable("\udce9\n", keep="\n") == "\\xe9\n"
     hostile = Result("x\x1b]0;owned\x07\n.jpg", "m", (Prediction(1, 0, None, "\x1b[2Jcat", 1.0),))
     for name in ("plain", "table", "json", "jsonl"):
         assert "\x1b" not in written(name, hostile)

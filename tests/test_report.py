@@ -7,7 +7,7 @@ from conftest import in_a_terminal
 
 from hiera_cli.output import table
 from hiera_cli.predictions import Failure, Prediction, Result
-from hiera_cli.report import Report, bar_line
+from hiera_cli.report import ECHO, Report, bar_line
 from hiera_cli.terminal import cells, wrapped
 
 
@@ -60,6 +60,18 @@ def test_a_bar_shrinks_and_gives_way_to_the_words() -> None:
     assert bar_line(parts, 0.5, 50, unicode=False) == "1,204 of 10,000, 3 failed, 10 min 19 s left"[:50]
     assert bar_line(parts, 0.5, 37, unicode=False) == "1,204 of 10,000, 10 min 19 s left"
     assert bar_line(parts, 0.5, 8, unicode=False) == "1,204 of"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_a_bar_leaves_room_for_the_echo_of_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], columns: int
+) -> None:
+    monkeypatch.setattr("hiera_cli.terminal.columns", lambda descriptor: columns)
+    report = Report(progress=True, clock=Clock())
+    report.total = 123_456_789
+    report._draw()
+    line = capfd.readouterr().err.removeprefix("\r\x1b[K")
+    assert 20 < cells(line) <= columns - ECHO
 
 
 def test_wide_and_combining_characters_count_as_the_cells_they_take() -> None:

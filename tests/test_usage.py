@@ -20,6 +20,10 @@ CAT = SAMPLES / "cat.jpg"
         (["{CAT}"], "there is no command '{CAT}'\n  Did you mean `hiera classify {CAT}`?"),
         (["{SAMPLES}", "-k", "1"], "there is no command '{SAMPLES}'\n  Did you mean `hiera classify {SAMPLES} -k 1`?"),
         (["http://x/y"], "there is no command 'http://x/y'\n  Did you mean `hiera classify http://x/y`?"),
+        (
+            ["labels", ""],
+            "the query is empty\n  Is a variable of the script not set? `hiera labels` lists all classes.",
+        ),
         (["gone.jpg"], "there is no command 'gone.jpg'\n  Did you mean `hiera classify gone.jpg`?"),
         (
             ["-m", "demo", "a b.jpg"],
