@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,19 +17,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hiera_cli import __version__, terminal, usage
+from hiera_cli import __version__
 from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.errors import CheckpointError, DeviceError, HieraError, UsageError, is_out_of_memory
 from hiera_cli.help import HelpCommand, HelpGroup
 from hiera_cli.limits import MAX_PIXELS, Limits
-from hiera_cli.names import MODELS, model_name, near
-from hiera_cli.placement import ENGINES, PRECISIONS
+from hiera_cli.names import ENGINES, MODELS, PRECISIONS, model_name, near
 from hiera_cli.printable import printable
 from hiera_cli.signals import handled
 from hiera_cli.streams import ReaderGone, interject
 
 if TYPE_CHECKING:
     from hiera_cli.labels import Label
+
+
+# Typer carries a Click of its own, or uses the package, from release to release.
+ParseError: Any = typer.BadParameter.__mro__[2]  # click.ClickException
 
 
 class Command(HelpCommand):
@@ -40,7 +42,7 @@ class Command(HelpCommand):
         """As Click's, which leaves out of some errors to which command they belong."""
         try:
             return super().parse_args(ctx, args)
-        except usage.ParseError as error:
+        except ParseError as error:
             error.ctx = getattr(error, "ctx", None) or ctx
             raise
 
@@ -49,6 +51,8 @@ class Command(HelpCommand):
         try:
             return super().invoke(ctx)
         except (CheckpointError, DeviceError) as error:
+            from hiera_cli import usage
+
             usage.name_variables(error, ctx)
             raise
 
@@ -87,10 +91,12 @@ def main() -> None:
         status = app(prog_name="hiera", windows_expand_args=False, standalone_mode=False)
     except ReaderGone:
         raise SystemExit(0) from None
-    except usage.ParseError as error:
+    except ParseError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # `hiera` alone
             print(error.format_message(), file=sys.stderr)
             raise SystemExit(2) from None
+        from hiera_cli import usage
+
         _tell(UsageError(*usage.explain(error, sys.argv[1:])))
         raise SystemExit(2) from None
     except Exception as error:
@@ -106,6 +112,8 @@ def _tell(error: Exception) -> None:
     elif is_out_of_memory(error):
         message, hint = "there is not enough memory", "Free some, or use a smaller model (-m tiny) or --batch-size 1."
     else:  # a fault of ours
+        import traceback
+
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
         message = f"internal error, which should not happen: {type(error).__name__}: {error} ({where})"
@@ -161,7 +169,18 @@ def _completed_models(incomplete: str) -> list[str]:
 
 
 def _one_of(values: tuple[str, ...]) -> Any:
-    return lambda value: None if value is None else usage.one_of(value, values)
+    def check(value: str | None) -> str | None:
+        from hiera_cli import usage
+
+        return None if value is None else usage.one_of(value, values)
+
+    return check
+
+
+def _checked_device(value: str) -> str:
+    from hiera_cli import usage
+
+    return usage.device(value)
 
 
 def _checked_number(value: float) -> float:
@@ -233,7 +252,7 @@ Device = Annotated[
         metavar="DEVICE",
         help="auto, cpu, cuda, cuda:N or mps. auto takes CUDA where it is available.",
         autocompletion=_completes(DEVICES),
-        callback=usage.device,
+        callback=_checked_device,
     ),
 ]
 Precision = Annotated[
@@ -463,6 +482,8 @@ def models(as_json: Json = False) -> None:
     rows = weights.models()
     if as_json:
         return _print(_json(rows))
+    from hiera_cli import terminal
+
     columns = terminal.columns(1)
     below = columns is not None and columns < MODELS_COLUMNS  # the repositories, each under its model
     lines = [
@@ -535,6 +556,8 @@ def info(
     facts = weights.info(engine, device, precision)
     if as_json:
         return _print(_json(facts))
+    from hiera_cli import terminal
+
     columns = terminal.columns(1)
 
     def fact(name: str, text: str) -> str:
@@ -586,6 +609,8 @@ def bench(
             f"{rate['engine']:<9} {rate['precision']:<9} {rate['batch_size']:>5} "
             f"{_speed(rate['model_only']):>16} {_speed(rate['end_to_end']):>16}"
         )
+    from hiera_cli import terminal
+
     columns = terminal.columns(1)
     caption = f"{measured['model']} on {measured['rates'][0]['device']}, images a second: the median of "
     caption += f"{measured['rounds']} rounds, and half of what lies between the slowest and the fastest."

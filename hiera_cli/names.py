@@ -1,14 +1,15 @@
-"""What people call the models, and what they are called here."""
+"""What models, engines and precisions are called, and what people call them."""
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable
 
 from hiera_cli.architecture import PUBLISHED
 
 MODELS = (*PUBLISHED, "demo")
+ENGINES = ("auto", "torch", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def model_name(text: str) -> str:
@@ -30,6 +31,8 @@ def near_model(text: str) -> str | None:
 def near(text: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The one of the names that is most like a text, without regard to case; None if none is much like it."""
     by_plain = {name.casefold(): name for name in names}
+    import difflib  # where something is wrong, not at every start
+
     close = difflib.get_close_matches(text.casefold(), by_plain, 1, cutoff)
     return by_plain[close[0]] if close else None
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hiera_cli.errors import DeviceError
-
-ENGINES = ("auto", "torch", "openvino")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+from hiera_cli.names import ENGINES, PRECISIONS
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,6 @@ import typer
 
 from hiera_cli.errors import HieraError
 from hiera_cli.names import near
-from hiera_cli.sources import is_url
-
-# Typer carries a Click of its own, or uses the package, from release to release.
-ParseError: Any = typer.BadParameter.__mro__[2]  # click.ClickException
 
 # What other programs call it. An option is suggested by the commands that have it.
 SYNONYMS = {
@@ -151,6 +147,8 @@ def _line(*words: str) -> str:
 
 
 def _meant_command(name: str, context: Any, arguments: Sequence[str]) -> str:
+    from hiera_cli.sources import is_url  # with more than the start of a command needs
+
     commands = [each for each, command in context.command.commands.items() if not command.hidden]
     if close := near(name, commands):
         meant = [close if word == name else word for word in arguments]
