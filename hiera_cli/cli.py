@@ -120,9 +120,11 @@ def _tell(error: Exception) -> None:
         hint = "Please report it, with the command. HIERA_TRACEBACK=1 shows where it came from."
         if os.environ.get("HIERA_TRACEBACK"):
             traceback.print_exception(error)
-    print(f"hiera: error: {printable(message)}", file=sys.stderr)
+    from hiera_cli import terminal
+
+    print(terminal.message(f"hiera: error: {printable(message)}"), file=sys.stderr)
     for line in hint.splitlines():
-        print(f"  {printable(line)}", file=sys.stderr)
+        print("  " + terminal.message(printable(line)), file=sys.stderr)
 
 
 def _print(text: str) -> None:
@@ -141,7 +143,9 @@ def _say_unless(quiet: int) -> Callable[[str], None]:
 
     def say(message: str) -> None:
         if not quiet:
-            print(f"hiera: {printable(message)}", file=sys.stderr)
+            from hiera_cli import terminal
+
+            print(terminal.message(f"hiera: {printable(message)}"), file=sys.stderr)
 
     return say
 

@@ -106,7 +106,7 @@ class Report:
 
     def _tell(self, message: str) -> None:
         with self.above_bar():
-            _write(f"hiera: {printable(message)}\n")
+            _write(terminal.message(f"hiera: {printable(message)}") + "\n")
 
     @contextmanager
     def above_bar(self) -> Iterator[None]:

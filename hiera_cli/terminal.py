@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 
+OUTSIDE_BACKTICKS = r" (?=[^`]*(?:`[^`]*`[^`]*)*$)"  # a space, that is
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -43,13 +45,14 @@ def _cells(character: str) -> int:
 def wrapped(text: str, room: int | None, *, whole_words: bool = False) -> Iterator[str]:
     """The lines of a text in so many cells: broken at spaces, and within a word only where it alone is too long.
 
-    room: None for one line, however long. whole_words: such a word, be it a path, is left to the terminal to break.
+    room: None for one line, however long. whole_words: such a word, be it a path, is left to the terminal to break, and
+    what stands between `backticks` is one word, so that a command can be copied.
     """
     if room is None or cells(text) <= room:
         yield text
         return
     line = ""
-    for word in text.split(" "):
+    for word in re.split(OUTSIDE_BACKTICKS if whole_words else " ", text):
         if line and cells(line) + 1 + cells(word) > room:
             yield line
             line = word
@@ -70,6 +73,12 @@ def _fitting(text: str, room: int) -> int:
         if taken > room and index:
             return index
     return len(text)
+
+
+def message(text: str) -> str:
+    """A line for stderr; on a terminal broken at spaces, with what follows a little to the right."""
+    room = columns(2)
+    return "\n    ".join(wrapped(text, room and max(room - 4, 20), whole_words=True))
 
 
 def bar(share: float, width: int, *, unicode: bool) -> str:

@@ -85,6 +85,29 @@ def test_wide_and_combining_characters_count_as_the_cells_they_take() -> None:
     ]
 
 
+def test_a_message_on_a_terminal_breaks_at_spaces_and_no_command_within() -> None:
+    message = "hiera: a message of some words; `hiera classify --files-from -` is a command, /and/a/path/that/is/long"
+    assert list(wrapped(message, 30, whole_words=True)) == [
+        "hiera: a message of some",
+        "words;",
+        "`hiera classify --files-from -`",
+        "is a command,",
+        "/and/a/path/that/is/long",
+    ]
+
+
+def test_messages_on_a_narrow_terminal_break_at_spaces(environment: dict[str, str]) -> None:
+    status, shown = in_a_terminal(environment, "classify", "x.jpg", "-m", "tinny", size="60x30")
+    assert (status, shown) == (
+        2,
+        "hiera: error: no model, folder or file is called 'tinny'\n"
+        "  Did you mean tiny?\n"
+        "  Name one of tiny, small, base, base-plus, large, huge,\n"
+        "    demo, a Hub repository (ORG/NAME), a folder or a weights\n"
+        "    file.\n",
+    )
+
+
 def test_a_long_label_wraps_under_itself_in_a_narrow_terminal_and_the_path_stays_whole() -> None:
     result = Result("p" * 50, "m", (Prediction(1, 0, None, "a label of many words that goes on", 0.5),))
     assert "".join(table([result], unicode=False, columns=40)) == (
