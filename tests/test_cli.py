@@ -331,10 +331,14 @@ def test_bench_calls_the_fastest_what_is_so_beyond_the_spread(
 
 
 @pytest.mark.slow
-def test_bench_needs_no_weights_and_leaves_nothing_behind(call: Call, tmp_path: Path) -> None:
+def test_bench_needs_no_weights_and_leaves_nothing_behind(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(bench, "PHOTOS", 8)
     done = call("bench", "-m", "tiny", "--seconds", "0.1")
     assert done.status == 0
     assert "hiera: the weights of tiny are not on this machine: random ones are as fast\n" in done.err
     assert re.search(r"^torch +fp32 +8 +[\d.]+/s ± ?\d+% +[\d.]+/s ± ?\d+%$", done.out, re.MULTILINE)
-    assert "tiny (random weights) on cpu, images a second: the median of 5 rounds" in done.out
+    assert "tiny (random weights) on cpu, images a second: the median of 1 rounds" in done.out
     assert not (tmp_path / "cache").exists()
