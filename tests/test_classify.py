@@ -557,8 +557,10 @@ def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
 ) -> None:
     server, turn, count = ImageServer(), threading.Lock(), 12
 
-    def in_a_while(request: Request) -> None:  # so that the run is a long one on every machine
+    def in_a_while(request: Request) -> None:  # so that the run is a long one on every machine, once it has begun
         with turn:
+            while not request.path.endswith("?0") and not (tmp_path / "o.csv.part").stat().st_size:
+                time.sleep(0.02)
             time.sleep(0.25)
         request.reply(body=CAT.read_bytes())
 
