@@ -174,14 +174,18 @@ def _completed_models(incomplete: str) -> list[str]:
 
 def _one_of(values: tuple[str, ...]) -> Any:
     def check(value: str | None) -> str | None:
+        if value is None or value in values:
+            return value
         from hiera_cli import usage
 
-        return None if value is None else usage.one_of(value, values)
+        return usage.one_of(value, values)
 
     return check
 
 
 def _checked_device(value: str) -> str:
+    if value in DEVICES:
+        return value
     from hiera_cli import usage
 
     return usage.device(value)
