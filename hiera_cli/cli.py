@@ -22,7 +22,7 @@ from hiera_cli.architecture import LICENCE, PUBLISHED
 from hiera_cli.errors import CheckpointError, DeviceError, HieraError, UsageError, is_out_of_memory
 from hiera_cli.help import HelpCommand, HelpGroup
 from hiera_cli.limits import MAX_PIXELS, Limits
-from hiera_cli.names import ENGINES, MODELS, PRECISIONS, model_name, near
+from hiera_cli.names import ENGINES, FORMATS, MODELS, PRECISIONS, model_name, near
 from hiera_cli.printable import printable
 from hiera_cli.signals import handled
 from hiera_cli.streams import ReaderGone, interject
@@ -79,7 +79,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
 MODELS_COLUMNS = 93  # that the table of models needs
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # as an --output
@@ -634,7 +633,9 @@ def bench(
 
 
 def _speed(speed: dict[str, float] | None) -> str:
-    """Such as `1,204.5/s ± 3 %`."""
+    """Such as `1,204.5/s ± 3%`."""
     if speed is None:
         return "–"
-    return f"{speed['median']:,.1f}/s ±{(speed['high'] - speed['low']) / 2 / speed['median']:>3.0%}"
+    from hiera_cli.bench import Speed
+
+    return f"{speed['median']:,.1f}/s ±{Speed(**speed).spread:>3.0%}"

@@ -1,4 +1,4 @@
-"""What models, engines and precisions are called, and what people call them."""
+"""What models, engines, precisions and formats are called, and what people call them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hiera_cli.architecture import PUBLISHED
 MODELS = (*PUBLISHED, "demo")
 ENGINES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
 
 
 def model_name(text: str) -> str:

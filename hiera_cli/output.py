@@ -190,7 +190,6 @@ RECORDS: dict[str, Writer] = {
     "csv": csv_table,
     "tsv": tsv_table,
 }
-FORMATS = ("table", "plain", *RECORDS)
 SUFFIXES = {
     ".json": "json",
     ".jsonl": "jsonl",

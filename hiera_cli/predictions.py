@@ -31,6 +31,9 @@ class Failure:
     type: str
     message: str
 
+    def __str__(self) -> str:
+        return self.message
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:

@@ -20,8 +20,8 @@ from hiera_cli.engine import this_machine
 from hiera_cli.errors import CheckpointError, HieraError, OutputError, UsageError
 from hiera_cli.hub import Progress
 from hiera_cli.journal import Journal
+from hiera_cli.names import FORMATS
 from hiera_cli.output import (
-    FORMATS,
     RECORDS,
     SUFFIXES,
     OutputFile,

@@ -711,6 +711,11 @@ def test_what_is_not_an_input_is_a_type_error_that_says_what_is(classifier: Clas
     assert str(caught.value) == said
 
 
+def test_an_error_reads_as_its_message(classifier: Classifier) -> None:
+    (result,) = classifier.classify("gone.jpg")
+    assert str(result.error) == "no such file"
+
+
 @pytest.mark.parametrize("options", [{"top_k": 0}, {"top_k": "3"}, {"workers": -1}, {"min_score": 2.0}])
 def test_options_that_make_no_sense_are_refused_at_once(classifier: Classifier, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(options))} is .*, not"):

@@ -19,7 +19,8 @@ import orjson
 import pytest
 
 from hiera_cli.errors import OutputError
-from hiera_cli.output import FORMATS, RECORDS, OutputFile, OutputStream, is_stream, plain, table
+from hiera_cli.names import FORMATS
+from hiera_cli.output import RECORDS, OutputFile, OutputStream, is_stream, plain, table
 from hiera_cli.predictions import Failure, Prediction, Result, Settings
 from hiera_cli.printable import printable
 from hiera_cli.streams import ReaderGone

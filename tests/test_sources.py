@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from test_fuzz import FORMATS
 
 import hiera_cli.sources
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
@@ -70,24 +71,6 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(os, "scandir", recording)
     return folders
-
-
-IN_FORMATS = [
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "AVIF",
-    "JPEG2000",
-    "PPM",
-    "QOI",
-    "ICO",
-    "ICNS",
-    "DDS",
-    "PCX",
-]
 
 
 def in_format(format: str) -> bytes:
@@ -372,7 +355,7 @@ def test_a_huge_folder_takes_little_more_memory_than_the_names_that_are_taken(
 # What is passed over
 
 
-@pytest.mark.parametrize("format", IN_FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
 def test_a_file_without_a_suffix_is_taken_if_it_begins_as_a_picture(tree: Callable[..., None], format: str) -> None:
     tree("photos/empty", "photos/b.txt")
     Path("photos/a").write_bytes(in_format(format))
@@ -781,7 +764,7 @@ def test_what_is_no_list_of_this_kind_is_a_usage_error_and_names_nothing(
     assert (f"{caught.value}\n{caught.value.hint}", paths) == (said, [])
 
 
-@pytest.mark.parametrize("format", IN_FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("separator", [b"\n", b"\0"], ids=["newline", "NUL"])
 def test_an_image_as_a_list_is_said_to_be_one(tmp_path: Path, format: str, separator: bytes) -> None:
     (tmp_path / "a b").write_bytes(in_format(format))
