@@ -315,7 +315,7 @@ def _cannot(what: str, error: OSError) -> InputError:
 
 
 def read_list(name: str, separator: bytes) -> Iterator[str]:
-    """The paths in a list, as they come: one a line (newline) or NUL between . name: a file, or - for stdin.
+    """The paths in a list, as they come: one a line (newline) or NUL between. name: a file, or - for stdin.
 
     Raises UsageError if the list can't be read, or is none.
     """
