@@ -118,10 +118,18 @@ def open_fp32(engine: str) -> Open:
     return lambda checkpoint: open_engine(checkpoint, Placement("cpu", "fp32", engine), keep=False)
 
 
+@pytest.fixture(scope="session")
+def compiled_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for all that only label with the demo model: it is compiled once."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture
-def demo_on_the_cpu(environment: dict[str, str]) -> None:
+def demo_on_the_cpu(environment: dict[str, str], compiled_demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is quick, and the same on every machine."""
     environment.update(HIERA_MODEL="demo", HIERA_DEVICE="cpu", HIERA_PRECISION="fp32")
+    environment["XDG_CACHE_HOME"] = str(compiled_demo)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_demo))
 
 
 @pytest.fixture

@@ -443,6 +443,7 @@ def test_a_model_that_cannot_be_loaded_leaves_a_valid_document(call: Call, tmp_p
 # ---- streams, pipes, signals
 
 
+@either_engine
 def test_a_reader_that_goes_away_is_no_error(bash: Bash) -> None:
     done = bash(f"hiera classify {SAMPLES} {SAMPLES} {SAMPLES} -q -f jsonl | head -n 1; echo ${{PIPESTATUS[0]}}")
     record, status = done.stdout.splitlines()
@@ -468,6 +469,7 @@ def wait_for_text(process: subprocess.Popen[str], file: Path, text: str) -> None
         time.sleep(0.02)
 
 
+@either_engine
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupted_run_leaves_a_valid_document(
     environment: dict[str, str], tmp_path: Path, number: signal.Signals, status: int
@@ -558,9 +560,9 @@ def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
     server, turn, count = ImageServer(), threading.Lock(), 12
 
     def in_a_while(request: Request) -> None:  # so that the run is a long one on every machine, once it has begun
+        while not request.path.endswith("?0") and not (tmp_path / "o.csv.part").stat().st_size:
+            time.sleep(0.02)
         with turn:
-            while not request.path.endswith("?0") and not (tmp_path / "o.csv.part").stat().st_size:
-                time.sleep(0.02)
             time.sleep(0.25)
         request.reply(body=CAT.read_bytes())
 
