@@ -569,12 +569,12 @@ def test_a_long_run_shows_a_progress_bar_on_a_terminal_and_takes_it_away(
     url = server.at(in_a_while)
     (tmp_path / "urls").write_text("".join(f"{url}?{number}\n" for number in range(count)))
     status, shown = in_a_terminal(
-        environment, "classify", "--files-from", tmp_path / "urls", "--batch-size", "1", "-o", tmp_path / "o.csv"
+        environment, "classify", "--files-from", tmp_path / "urls", "--batch-size", "1", "-o", "o.csv"
     )
     server.close()
     assert status == 0, shown
-    assert re.search(rf"\d+ of {count}, \d+\.\d/s, \d+\.\d s left", shown)
-    assert re.search(rf"{count} labelled, \d+(\.\d)? s → \S+/o\.csv\n$", shown)
+    assert re.search(rf"\d+ of {count}, \d+\.\d/s, \d+(\.\d)? s left", shown)
+    assert re.search(rf"{count} labelled, \d+(\.\d)? s(, \d+\.\d/s)? → o\.csv\n$", shown)
 
 
 @either_engine
