@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         TooLargeError,
         UsageError,
     )
-    from hiera_cli.predictions import Failure, Prediction, Result
+    from hiera_cli.result import Failure, Prediction, Result
 
 
 def __getattr__(name: str) -> object:
@@ -56,7 +56,7 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     module = {"Classifier": "classifier", "load_classifier": "classifier"}.get(
-        name, "errors" if name.endswith("Error") else "predictions"
+        name, "errors" if name.endswith("Error") else "result"
     )
     return getattr(import_module(f"{__name__}.{module}"), name)
 

@@ -13,11 +13,11 @@ import os
 import sys
 from contextlib import suppress
 
-from hiera_cli import streams
+from hiera_cli.system import streams
 
 streams.hold_closed_descriptors()
 
-from hiera_cli.cli import main  # noqa: E402
+from hiera_cli.commands.app import main  # noqa: E402
 
 
 def run() -> None:
@@ -31,7 +31,7 @@ def run() -> None:
     with suppress(OSError):  # where they have a buffer, on Windows
         sys.stdout.flush()
         sys.stderr.flush()
-    compiled = sys.modules.get("hiera_cli.compiled")
+    compiled = sys.modules.get("hiera_cli.engines.compiled")
     if discard := getattr(compiled, "discard_own_parts", None):  # None: a thread is in the middle of importing it
         discard()  # what a thread is in the middle of writing
     os._exit(status if isinstance(status, int) else 0 if status is None else 1)

@@ -16,14 +16,20 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
-from hiera_cli import checkpoints, hub
-from hiera_cli.architecture import PUBLISHED, Architecture
-from hiera_cli.checkpoints import CONFIG, WEIGHTS, Checkpoint, expected_shapes
-from hiera_cli.classifier import Classifier, Options, Stream
-from hiera_cli.engine import Engine, open_engine, this_machine
-from hiera_cli.placement import Machine, choose
-from hiera_cli.sources import Source
-from hiera_cli.threads import apart
+from hiera_cli.checkpoints import hub, resolve
+from hiera_cli.checkpoints.checkpoint import Checkpoint
+from hiera_cli.checkpoints.layouts import expected_shapes
+from hiera_cli.checkpoints.published import CONFIG, PUBLISHED, WEIGHTS
+from hiera_cli.classifier import Classifier
+from hiera_cli.engines.engine import Engine
+from hiera_cli.engines.machine import this_machine
+from hiera_cli.engines.open import open_engine
+from hiera_cli.engines.placement import Machine, choose
+from hiera_cli.inputs.source import Source
+from hiera_cli.model.architecture import Architecture
+from hiera_cli.pipeline.options import Options
+from hiera_cli.pipeline.stream import Stream
+from hiera_cli.system.threads import apart
 
 PHOTO = (500, 375)  # pixels, an ImageNet photo's usual size
 PHOTOS = 32
@@ -140,12 +146,12 @@ def _combinations(device: str, machine: Machine) -> Iterator[tuple[str, str]]:
 def _checkpoint(model: str, folder: Path, say: Callable[[str], None]) -> Iterator[Checkpoint]:
     published = PUBLISHED.get(model)
     if published is None or hub.cached(published.repository, (CONFIG, WEIGHTS)):
-        yield checkpoints.resolve(model)
+        yield resolve.resolve(model)
         return
     say(f"the weights of {model} are not on this machine: random ones are as fast")
     file = folder / WEIGHTS
     save_file(_random_weights(published.architecture), file)
-    yield replace(checkpoints.resolve(str(file)), name=f"{model} (random weights)")
+    yield replace(resolve.resolve(str(file)), name=f"{model} (random weights)")
 
 
 def _random_weights(architecture: Architecture) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import HieraConfig, HieraForImageClassification
 
-from hiera_cli.architecture import PUBLISHED, Architecture
-from hiera_cli.images import preprocess
-from hiera_cli.labels import imagenet_labels
+from hiera_cli.checkpoints.labels import imagenet_labels
+from hiera_cli.checkpoints.published import PUBLISHED
+from hiera_cli.images.recipe import preprocess
+from hiera_cli.model.architecture import Architecture
 
 SMALL = Architecture(embed_dim=16, num_heads=(1, 2, 4, 8), depths=(1, 2, 2, 1))
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from hiera_cli.checkpoints import Checkpoint
-    from hiera_cli.engine import Engine
+    from hiera_cli.checkpoints.checkpoint import Checkpoint
+    from hiera_cli.engines.engine import Engine
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_images"
@@ -31,7 +31,7 @@ Bash = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def samples() -> dict[Path, int]:
     """The sample images and their true classes."""
-    from hiera_cli.demo.make import TRUE_LABELS
+    from tools.make_demo import TRUE_LABELS
 
     return {SAMPLES / name: index for name, index in TRUE_LABELS.items()}
 
@@ -112,8 +112,8 @@ Open = Callable[["Checkpoint"], "Engine"]
 @pytest.fixture
 def open_fp32(engine: str) -> Open:
     """Put a checkpoint on the CPU in fp32, in this process."""
-    from hiera_cli.engine import open_engine
-    from hiera_cli.placement import Placement
+    from hiera_cli.engines.open import open_engine
+    from hiera_cli.engines.placement import Placement
 
     return lambda checkpoint: open_engine(checkpoint, Placement("cpu", "fp32", engine), keep=False)
 
@@ -233,7 +233,7 @@ def call(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> Call:
     """Run `hiera` in this process: quick, for what needs no process of its own (stdin, signals, imports)."""
-    from hiera_cli.cli import main
+    from hiera_cli.commands.app import main
 
     def run(*arguments: str | Path) -> Done:
         for name in {*environment, *os.environ}:

@@ -15,6 +15,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,13 @@ from checkpoint_maker import SMALL, reference_model, save, save_original, save_t
 from conftest import Open
 from safetensors.torch import load_file, save_file
 
-from hiera_cli import checkpoints, packed
-from hiera_cli.architecture import PUBLISHED
-from hiera_cli.checkpoints import resolve
+from hiera_cli.checkpoints.labels import Label, imagenet_labels
+from hiera_cli.checkpoints.published import PUBLISHED
+from hiera_cli.checkpoints.resolve import check_name, resolve
+from hiera_cli.engines import packed
+from hiera_cli.engines.placement import Placement
+from hiera_cli.engines.torch_engine import TorchEngine
 from hiera_cli.errors import CheckpointError
-from hiera_cli.labels import Label, imagenet_labels
-from hiera_cli.placement import Placement
-from hiera_cli.torch_engine import TorchEngine
 
 PIXELS = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
 
@@ -67,7 +68,7 @@ def test_the_three_published_layouts_give_the_same_logits(tiny_folder: Path, tmp
 
 
 def test_a_fine_tuned_hiera_has_its_own_labels(tmp_path: Path, open_fp32: Open) -> None:
-    architecture = checkpoints.replace(SMALL, num_classes=3)
+    architecture = replace(SMALL, num_classes=3)
     save(reference_model(architecture, {0: "cat", 1: "dog", 2: "crane"}), tmp_path)
     checkpoint = resolve(str(tmp_path))
     assert checkpoint.labels == (Label(0, None, "cat"), Label(1, None, "dog"), Label(2, None, "crane"))
@@ -76,7 +77,7 @@ def test_a_fine_tuned_hiera_has_its_own_labels(tmp_path: Path, open_fp32: Open) 
 
 def test_labels_that_nobody_named_are_numbered(folder: Path) -> None:
     (folder / "config.json").unlink()
-    tiny = reference_model(checkpoints.replace(PUBLISHED["tiny"].architecture, num_classes=2))
+    tiny = reference_model(replace(PUBLISHED["tiny"].architecture, num_classes=2))
     save_file({name: tensor.contiguous() for name, tensor in tiny.state_dict().items()}, folder / "model.safetensors")
     assert [label.text for label in resolve(str(folder)).labels] == ["LABEL_0", "LABEL_1"]
 
@@ -274,8 +275,8 @@ def test_a_name_that_leads_nowhere_is_told_in_a_sentence(
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").touch()
-    for look in (checkpoints.check_name, lambda model: resolve(model, offline=True)):
-        if look is checkpoints.check_name and name == "file/below":
+    for look in (check_name, lambda model: resolve(model, offline=True)):
+        if look is check_name and name == "file/below":
             continue
         with pytest.raises(CheckpointError, match=message):
             look(name)
@@ -461,11 +462,12 @@ def test_no_hostile_file_takes_memory(folder: Path, tmp_path: Path) -> None:
         files.append(tmp_path / f"{number}.safetensors")
         files[-1].write_bytes(content)
     code = (
-        "import resource, sys; from hiera_cli import checkpoints, pth; from hiera_cli.errors import CheckpointError\n"
+        "import resource, sys; from hiera_cli.checkpoints import pth, resolve\n"
+        "from hiera_cli.errors import CheckpointError\n"
         "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (taken + (200 << 20),) * 2)\n"
         "for file in sys.argv[1:]:\n"
-        "    try: print('taken for a model:', checkpoints.resolve(file))\n"
+        "    try: print('taken for a model:', resolve.resolve(file))\n"
         "    except CheckpointError: pass\n"
         "assert 'torch' not in sys.modules\n"
     )

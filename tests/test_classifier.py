@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hiera_cli import classifier as pipeline
-from hiera_cli.classifier import Classifier, Options, Stream
-from hiera_cli.engine import Answer
+from hiera_cli.checkpoints.labels import Label
+from hiera_cli.classifier import Classifier
+from hiera_cli.engines.engine import Answer
 from hiera_cli.errors import CheckpointError, DeviceError, HieraError, UsageError
-from hiera_cli.images import Decoding
-from hiera_cli.labels import Label
-from hiera_cli.predictions import Result
-from hiera_cli.sources import Kind, Source
+from hiera_cli.images import decode
+from hiera_cli.images.decode import Decoding
+from hiera_cli.inputs.source import Kind, Source
+from hiera_cli.pipeline import stream as stream_module
+from hiera_cli.pipeline.options import Options
+from hiera_cli.pipeline.stream import Stream
+from hiera_cli.result import Result
 
 
 class Brightness:
@@ -148,14 +151,14 @@ def test_the_first_result_does_not_wait_for_the_last_input(tmp_path: Path) -> No
 
 def test_a_slow_input_holds_up_no_other_ones_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    load = pipeline.images.load
+    load = decode.load
 
     def slow(path: str, decoding: Decoding) -> np.ndarray:
         if path.endswith("slow.png"):
             assert release.wait(10)
         return load(path, decoding)
 
-    monkeypatch.setattr(pipeline.images, "load", slow)
+    monkeypatch.setattr(decode, "load", slow)
     engine = Brightness()
     paths = [grey(tmp_path, "slow.png", 0), *(grey(tmp_path, f"{number}.png", 5) for number in range(40))]
 
@@ -172,14 +175,14 @@ def test_a_slow_input_holds_up_no_other_ones_work(tmp_path: Path, monkeypatch: p
 def held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """A file, slow.png, that takes until this is set to be read. All others are read at once."""
     release = threading.Event()
-    slow, other = grey(tmp_path, "slow.png", 0), pipeline.images.load(grey(tmp_path, "other.png", 3))
+    slow, other = grey(tmp_path, "slow.png", 0), decode.load(grey(tmp_path, "other.png", 3))
 
     def load(path: str, *settings: object) -> np.ndarray:
         if path == slow:
             assert release.wait(10)
         return other
 
-    monkeypatch.setattr(pipeline.images, "load", load)
+    monkeypatch.setattr(decode, "load", load)
     yield release
     release.set()
 
@@ -254,19 +257,19 @@ def test_what_other_batches_gave_is_yielded_before_a_device_fails_to_answer(
 def test_an_image_for_which_there_is_no_memory_is_a_failure_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = pipeline.images.load
+    load = decode.load
 
     def no_memory_for_b(path: str, *settings: object) -> np.ndarray:
         if path.endswith("b.png"):
             raise MemoryError
         return load(path)
 
-    monkeypatch.setattr(pipeline.images, "load", no_memory_for_b)
+    monkeypatch.setattr(decode, "load", no_memory_for_b)
     paths = [grey(tmp_path, f"{name}.png", 5) for name in "abc"]
     assert [outcome(result) for result in run(paths, Brightness())] == ["step 5", "TooLargeError", "step 5"]
 
 
-@pytest.mark.parametrize(("module", "name"), [(pipeline.images, "load"), (pipeline, "stamp_of")])
+@pytest.mark.parametrize(("module", "name"), [(decode, "load"), (stream_module, "stamp_of")])
 def test_what_is_known_is_yielded_before_an_error_that_nobody_foresaw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str
 ) -> None:
@@ -284,9 +287,9 @@ def test_what_is_known_is_yielded_before_an_error_that_nobody_foresaw(
 
     engine = Answering()
     engine.answered = threading.Event()
-    image = pipeline.images.load(grey(tmp_path, "a.png", 1))
-    monkeypatch.setattr(pipeline.images, "load", lambda path, *settings: image)
-    monkeypatch.setattr(pipeline, "stamp_of", lambda path: None)
+    image = decode.load(grey(tmp_path, "a.png", 1))
+    monkeypatch.setattr(decode, "load", lambda path, *settings: image)
+    monkeypatch.setattr(stream_module, "stamp_of", lambda path: None)
     monkeypatch.setattr(module, name, lambda path, *settings: broken(path) or image)
     seen = []
     with pytest.raises(RuntimeError, match="nobody foresaw this"):
@@ -350,7 +353,7 @@ def test_one_thread_to_decode_is_enough(tmp_path: Path, allow_threads: Callable[
 
 @pytest.mark.parametrize(("top_k", "window"), [(1, 1 << 16), (5, 1 << 16), (100, 5242), (1000, 1024), (10**9, 1024)])
 def test_the_more_predictions_an_input_has_the_fewer_results_wait(top_k: int, window: int) -> None:
-    assert pipeline._window(top_k) == window
+    assert stream_module._window(top_k) == window
 
 
 def test_inputs_are_taken_only_so_far_ahead(tmp_path: Path) -> None:
@@ -365,7 +368,7 @@ def test_inputs_are_taken_only_so_far_ahead(tmp_path: Path) -> None:
     path = grey(tmp_path, "a.png", 3)
     workers, batch = 2, 4
     stream = iter(Stream(inputs(), lambda: stand_in(Brightness(batch)), Options(workers=workers)))
-    look_ahead = pipeline.DEFAULT_BATCH + workers + Brightness.in_flight * batch
+    look_ahead = stream_module.DEFAULT_BATCH + workers + Brightness.in_flight * batch
     for number in range(1, 50):
         next(stream)
         time.sleep(0.002)

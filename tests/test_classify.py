@@ -25,9 +25,9 @@ from image_server import ImageServer, Request
 from PIL import Image
 
 from hiera_cli import Classifier, DeviceError, UsageError, load_classifier
-from hiera_cli.run import is_rereadable
-from hiera_cli.signatures import RAW
-from hiera_cli.utf8 import from_fields
+from hiera_cli.commands.run import is_rereadable
+from hiera_cli.inputs.signatures import RAW
+from hiera_cli.system.utf8 import from_fields
 
 CAT = SAMPLES / "cat.jpg"
 TRUE = {
@@ -498,7 +498,7 @@ def endless(self, pixels):
     print("busy", flush=True)
     time.sleep(60)
 
-setattr(getattr(importlib.import_module(f"hiera_cli.{module}"), name), "submit", endless)
+setattr(getattr(importlib.import_module(f"hiera_cli.engines.{module}"), name), "submit", endless)
 sys.argv = ["hiera", "classify", sys.argv[2], "-q"]
 from hiera_cli.__main__ import run
 run()

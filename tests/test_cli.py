@@ -91,9 +91,9 @@ HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "httpx2", "t
 )
 def test_what_answers_at_once_imports_nothing_heavy(environment: dict[str, str], arguments: list[str]) -> None:
     code = (
-        "import sys, hiera_cli.cli\n"
+        "import sys, hiera_cli.commands.app\n"
         "sys.argv = ['hiera', *sys.argv[1:]]\n"
-        "try: hiera_cli.cli.main()\n"
+        "try: hiera_cli.commands.app.main()\n"
         "finally: print('IMPORTED', *{name.partition('.')[0] for name in sys.modules})"
     )
     environment.pop("HIERA_MODEL")
@@ -116,7 +116,7 @@ def test_the_compiled_engine_needs_no_torch_and_reports_to_nobody(environment: d
     }
     code = (
         "import sys; sys.argv = ['hiera', 'classify', sys.argv[1], '--engine', 'auto']\n"
-        "from hiera_cli.cli import main\n"
+        "from hiera_cli.commands.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         f"assert not {needless} & sys.modules.keys(), {needless} & sys.modules.keys()"
@@ -135,7 +135,7 @@ def test_the_compiled_engine_needs_no_torch_and_reports_to_nobody(environment: d
 def test_what_only_looks_around_imports_no_engine(environment: dict[str, str], command: str) -> None:
     code = (
         "import sys; sys.argv = ['hiera', sys.argv[1]]\n"
-        "from hiera_cli.cli import main\n"
+        "from hiera_cli.commands.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         f"needless = {HEAVY - {'safetensors', 'rich'}} & sys.modules.keys()\n"
@@ -153,7 +153,7 @@ def test_the_package_alone_imports_no_torch() -> None:
 def test_cached_weights_need_no_hub_client(environment: dict[str, str]) -> None:
     code = (
         "import sys; sys.argv = ['hiera', 'classify', sys.argv[1]]\n"
-        "from hiera_cli.cli import main\n"
+        "from hiera_cli.commands.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "assert not {'huggingface_hub', 'httpx2', 'transformers', 'requests'} & sys.modules.keys()"
@@ -230,7 +230,7 @@ def test_several_words_of_a_label_need_no_quotes(call: Call) -> None:
 def test_labels_of_a_checkpoint_of_ones_own(call: Call, tmp_path: Path) -> None:
     from checkpoint_maker import SMALL, reference_model, save
 
-    from hiera_cli.checkpoints import replace
+    from hiera_cli.checkpoints.resolve import replace
 
     save(reference_model(replace(SMALL, num_classes=2), {0: "ham", 1: "\x1b[2Jspam"}), tmp_path)
     assert call("labels", "-m", tmp_path).out == "0\t-\tham\n1\t-\t\\x1b[2Jspam\n"

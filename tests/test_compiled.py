@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from hiera_cli import checkpoints, compiled, parts
-from hiera_cli.checkpoints import Checkpoint
-from hiera_cli.compiled import TRAILER, Recipe
+from hiera_cli.checkpoints import published, resolve
+from hiera_cli.checkpoints.checkpoint import Checkpoint
+from hiera_cli.engines import compiled
+from hiera_cli.engines.compiled import TRAILER, Recipe
+from hiera_cli.system import parts
 
 BLOB = bytes(range(256)) * 100
 AN_HOUR_AGO = 3600 * 10**9
@@ -25,7 +27,7 @@ AN_HOUR_AGO = 3600 * 10**9
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
     """The demo's, in a folder of its own, whose weights are taken to have been there for long."""
     monkeypatch.setattr(compiled, "AT_REST", -1)
-    return checkpoints.resolve(str(shutil.copytree(checkpoints.DEMO_FOLDER, tmp_path / "model")))
+    return resolve.resolve(str(shutil.copytree(published.DEMO_FOLDER, tmp_path / "model")))
 
 
 def recipe(checkpoint: Checkpoint, precision: str = "fp32", *settings: str) -> Recipe:
@@ -178,7 +180,7 @@ def test_a_writer_that_is_interrupted_leaves_nothing(target: Path, error: type[B
 
 def test_what_a_killed_writer_left_is_told_and_removed(target: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from hiera_cli import parts\n"
+        "import os, sys; from pathlib import Path; from hiera_cli.system import parts\n"
         "def content():\n    yield bytes(2 << 20)\n    os.kill(os.getpid(), 9)\n"
         "parts.write(Path(sys.argv[1]), content())"
     )

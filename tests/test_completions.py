@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import Bash, Call
 
-from hiera_cli.cli import DEVICES, ENGINES, FORMATS, MODELS, PRECISIONS
+from hiera_cli.commands.app import DEVICES, ENGINES, FORMATS, MODELS, PRECISIONS
 
 FOLDER = Path(__file__).parent.parent / "completions"
 HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "httpx2", "rich"}
@@ -149,8 +149,8 @@ def test_fish_completes_a_value_behind_an_equals_sign(bash: Bash) -> None:
 @pytest.mark.parametrize("line", ["hiera ", "hiera classify --model="])
 def test_completion_imports_nothing_heavy(environment: dict[str, str], line: str) -> None:
     code = (
-        "import sys, hiera_cli.cli\n"
-        "try: hiera_cli.cli.main()\n"
+        "import sys, hiera_cli.commands.app\n"
+        "try: hiera_cli.commands.app.main()\n"
         "finally: print('IMPORTED', *{name.partition('.')[0] for name in sys.modules})"
     )
     environment |= {"_HIERA_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}

@@ -11,10 +11,12 @@ import torch
 from conftest import SAMPLES, Open
 from PIL import Image
 
-from hiera_cli.checkpoints import DEMO_FOLDER, resolve
-from hiera_cli.demo import make
-from hiera_cli.engine import Engine
-from hiera_cli.images import load, preprocess, rgb
+from hiera_cli.checkpoints.published import DEMO_FOLDER
+from hiera_cli.checkpoints.resolve import resolve
+from hiera_cli.engines.engine import Engine
+from hiera_cli.images.decode import load
+from hiera_cli.images.recipe import preprocess, rgb
+from tools import make_demo as make
 
 
 def labelled(engine: Engine, pixels: list[np.ndarray]) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Bash, Call
 
-from hiera_cli.demo.make import TRUE_LABELS
+from tools.make_demo import TRUE_LABELS
 
 README = (ROOT / "README.md").read_text()
 

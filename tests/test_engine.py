@@ -21,15 +21,18 @@ import torch
 from conftest import needs_openvino
 from safetensors.torch import load_file, save_file
 
-from hiera_cli import checkpoints, compiled, packed
-from hiera_cli.classifier import Classifier, Options, Stream
-from hiera_cli.engine import open_engine
+from hiera_cli.checkpoints import published, resolve
+from hiera_cli.classifier import Classifier
+from hiera_cli.engines import compiled, packed
+from hiera_cli.engines.open import open_engine
+from hiera_cli.engines.placement import Accelerators, Machine, Placement, choose
+from hiera_cli.engines.torch_engine import TorchEngine
 from hiera_cli.errors import CheckpointError, DeviceError
-from hiera_cli.images import load
-from hiera_cli.placement import Accelerators, Machine, Placement, choose
-from hiera_cli.predictions import Result
-from hiera_cli.sources import Source
-from hiera_cli.torch_engine import TorchEngine
+from hiera_cli.images.decode import load
+from hiera_cli.inputs.source import Source
+from hiera_cli.pipeline.options import Options
+from hiera_cli.pipeline.stream import Stream
+from hiera_cli.result import Result
 
 CPU = Machine()
 NEW_CPU = Machine(cpu_bf16=True)
@@ -91,7 +94,7 @@ def test_fp16_on_the_cpu_is_refused_with_a_reason() -> None:
 
 @pytest.fixture
 def engine() -> TorchEngine:
-    return TorchEngine(checkpoints.resolve("demo"), Placement("cpu", "fp32"))
+    return TorchEngine(resolve.resolve("demo"), Placement("cpu", "fp32"))
 
 
 OUT_OF_MEMORY = [
@@ -108,7 +111,7 @@ OUT_OF_MEMORY = [
 @pytest.fixture(params=["torch", pytest.param("openvino", marks=needs_openvino)])
 def either(request: pytest.FixtureRequest) -> Any:
     """The demo on each engine."""
-    return open_engine(checkpoints.resolve("demo"), Placement("cpu", "fp32", request.param), keep=False)
+    return open_engine(resolve.resolve("demo"), Placement("cpu", "fp32", request.param), keep=False)
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__} {str(error)[:20]}")
@@ -163,9 +166,9 @@ def test_an_engine_that_cannot_be_loaded_says_it_in_a_sentence(
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("hiera_cli.torch_engine.TorchEngine", fail)
+    monkeypatch.setattr("hiera_cli.engines.torch_engine.TorchEngine", fail)
     with pytest.raises(DeviceError, match=r"cpu (has not enough free memory for the weights|failed: failed to map)"):
-        open_engine(checkpoints.resolve("demo"), Placement("cpu", "fp32"))
+        open_engine(resolve.resolve("demo"), Placement("cpu", "fp32"))
 
 
 @pytest.mark.slow
@@ -173,9 +176,10 @@ def test_an_engine_that_cannot_be_loaded_says_it_in_a_sentence(
 def test_a_machine_that_runs_out_of_memory_does_it_in_smaller_batches() -> None:
     """On PyTorch: OpenVINO under such a limit mostly raises, and sometimes crashes."""
     code = (
-        "import numpy, resource; from hiera_cli import checkpoints; from hiera_cli.engine import open_engine\n"
-        "from hiera_cli.placement import Placement\n"
-        "engine = open_engine(checkpoints.resolve('demo'), Placement('cpu', 'fp32'), 256)\n"
+        "import numpy, resource; from hiera_cli.checkpoints import resolve\n"
+        "from hiera_cli.engines.open import open_engine\n"
+        "from hiera_cli.engines.placement import Placement\n"
+        "engine = open_engine(resolve.resolve('demo'), Placement('cpu', 'fp32'), 256)\n"
         "batch = numpy.zeros((256, 3, 224, 224), numpy.float32)\n"
         "engine.logits(batch[:1])\n"
         "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
@@ -209,7 +213,7 @@ engines_of_one_answer = pytest.mark.parametrize(
 def test_an_image_has_the_same_logits_in_whatever_batch_it_is(
     place: Placement, request: pytest.FixtureRequest, name: str
 ) -> None:
-    checkpoint = checkpoints.resolve(str(request.getfixturevalue("tiny_folder")) if name == "tiny" else name)
+    checkpoint = resolve.resolve(str(request.getfixturevalue("tiny_folder")) if name == "tiny" else name)
     engine = open_engine(checkpoint, place, keep=False)
     pixels = np.random.default_rng(0).standard_normal((9, 3, 224, 224), dtype=np.float32)
     alone = np.concatenate([engine.logits(pixels[number : number + 1]) for number in range(9)])
@@ -222,7 +226,7 @@ def test_an_image_has_the_same_logits_in_whatever_batch_it_is(
 def test_the_same_images_get_the_same_scores_whatever_the_batches_and_whichever_is_decoded_first(
     place: Placement, samples: dict[Path, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = checkpoints.resolve("demo")
+    checkpoint = resolve.resolve("demo")
     classifier = Classifier(checkpoint, open_engine(checkpoint, place, keep=False))
     paths = [str(path) for path in samples]
 
@@ -243,12 +247,12 @@ def test_the_same_images_get_the_same_scores_whatever_the_batches_and_whichever_
         decoded[path].set()
         return pixels
 
-    monkeypatch.setattr("hiera_cli.images.load", last_first)
+    monkeypatch.setattr("hiera_cli.images.decode.load", last_first)
     assert results(batch_size=8) == expected
 
 
 def test_bf16_gives_the_same_label(engine: TorchEngine) -> None:
-    half = TorchEngine(checkpoints.resolve("demo"), Placement("cpu", "bf16"))
+    half = TorchEngine(resolve.resolve("demo"), Placement("cpu", "bf16"))
     pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
     assert half.logits(pixels).dtype == np.float32
     assert half.describe().endswith(", bf16")
@@ -353,7 +357,7 @@ def test_a_gpu_that_fails_is_told_in_a_sentence(engine: TorchEngine, monkeypatch
 def test_cuda_gives_the_cpus_logits_with_two_batches_in_flight(
     engine: TorchEngine, precision: str, tolerance: float
 ) -> None:
-    gpu = TorchEngine(checkpoints.resolve("demo"), Placement("cuda:0", precision))
+    gpu = TorchEngine(resolve.resolve("demo"), Placement("cuda:0", precision))
     batches = np.random.default_rng(0).standard_normal((4, 5, 3, 224, 224), dtype=np.float32)
     answers = [gpu.submit(list(batch)) for batch in batches]
     for batch, answer in zip(batches, answers, strict=True):
@@ -365,7 +369,7 @@ def test_cuda_gives_the_cpus_logits_with_two_batches_in_flight(
 
 def test_packed_layers_compute_what_plain_ones_do(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "works", lambda dtype: False)
-    plain = TorchEngine(checkpoints.resolve("demo"), Placement("cpu", "fp32"))
+    plain = TorchEngine(resolve.resolve("demo"), Placement("cpu", "fp32"))
     assert not any(isinstance(module, packed.PackedLinear) for module in plain._model.modules())
     pixels = np.random.default_rng(0).standard_normal((5, 3, 224, 224), dtype=np.float32)
     np.testing.assert_allclose(engine.logits(pixels), plain.logits(pixels), atol=1e-5 * np.ptp(plain.logits(pixels)))
@@ -388,7 +392,7 @@ def test_packed_layers_are_used_where_they_work(engine: TorchEngine) -> None:
 def test_packed_layers_that_do_not_work_are_not_used(operator: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed.PackedLinear, "forward", lambda self, x: operator(x))  # type: ignore[operator]
     assert not packed.works(torch.float32)
-    engine = TorchEngine(checkpoints.resolve("demo"), Placement("cpu", "fp32"))
+    engine = TorchEngine(resolve.resolve("demo"), Placement("cpu", "fp32"))
     assert not any(isinstance(module, packed.PackedLinear) for module in engine._model.modules())
 
 
@@ -400,7 +404,7 @@ def openvino() -> ModuleType:
     """Its module."""
     if find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
-    from hiera_cli import openvino_engine
+    from hiera_cli.engines import openvino_engine
 
     return openvino_engine
 
@@ -413,7 +417,7 @@ def test_the_compiled_engine_gives_torchs_scores(
     openvino: ModuleType, samples: dict[Path, int], request: pytest.FixtureRequest, name: str
 ) -> None:
     pixels = np.stack([load(str(path)) for path in samples])
-    checkpoint = checkpoints.resolve(str(request.getfixturevalue("tiny_folder")) if name == "tiny" else name)
+    checkpoint = resolve.resolve(str(request.getfixturevalue("tiny_folder")) if name == "tiny" else name)
     expected = softmax(TorchEngine(checkpoint, Placement("cpu", "fp32")).logits(pixels))
     for _ in ("compiled", "loaded"):
         engine = openvino.OpenVinoEngine(checkpoint, PLACE)
@@ -432,7 +436,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def test_a_model_is_compiled_once(openvino: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = checkpoints.resolve("demo")
+    checkpoint = resolve.resolve("demo")
     openvino.OpenVinoEngine(checkpoint, PLACE)
     (kept,) = compiled.kept()
     assert kept.name == "demo-fp32"
@@ -442,7 +446,7 @@ def test_a_model_is_compiled_once(openvino: ModuleType, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("damage", [b"", b"x", None], ids=["empty", "one byte", "a bit flipped"])
 def test_a_damaged_compiled_model_is_made_anew(openvino: ModuleType, damage: bytes | None) -> None:
-    checkpoint = checkpoints.resolve("demo")
+    checkpoint = resolve.resolve("demo")
     pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
     expected = openvino.OpenVinoEngine(checkpoint, PLACE).logits(pixels)
     (kept,) = compiled.kept()
@@ -453,25 +457,25 @@ def test_a_damaged_compiled_model_is_made_anew(openvino: ModuleType, damage: byt
 
 
 def test_other_weights_are_another_compiled_model_in_place_of_the_old_one(openvino: ModuleType, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(checkpoints.DEMO_FOLDER, tmp_path / "model"))
+    folder = Path(shutil.copytree(published.DEMO_FOLDER, tmp_path / "model"))
     pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
-    before = openvino.OpenVinoEngine(checkpoints.resolve(str(folder)), PLACE).logits(pixels)
+    before = openvino.OpenVinoEngine(resolve.resolve(str(folder)), PLACE).logits(pixels)
     tensors = load_file(folder / "model.safetensors")
     tensors["classifier.bias"] += 1
     save_file(tensors, folder / "model.safetensors")
-    after = openvino.OpenVinoEngine(checkpoints.resolve(str(folder)), PLACE).logits(pixels)
+    after = openvino.OpenVinoEngine(resolve.resolve(str(folder)), PLACE).logits(pixels)
     np.testing.assert_allclose(after, before + 1, atol=1e-3)
     assert len(compiled.kept()) == 1
 
 
 def test_a_cache_folder_that_cannot_be_written_is_no_error(openvino: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
-    openvino.OpenVinoEngine(checkpoints.resolve("demo"), PLACE)
+    openvino.OpenVinoEngine(resolve.resolve("demo"), PLACE)
     assert compiled.kept() == []
 
 
 def test_compiled_models_can_be_cleared(openvino: ModuleType) -> None:
-    openvino.OpenVinoEngine(checkpoints.resolve("demo"), PLACE)
+    openvino.OpenVinoEngine(resolve.resolve("demo"), PLACE)
     (kept,) = compiled.kept()
     assert compiled.clear() == kept.bytes > 0
     assert compiled.kept() == []
@@ -480,20 +484,20 @@ def test_compiled_models_can_be_cleared(openvino: ModuleType) -> None:
 def test_weights_that_are_no_numbers_are_refused_by_the_compiled_engine_too(
     openvino: ModuleType, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(checkpoints.DEMO_FOLDER, tmp_path / "model"))
+    folder = Path(shutil.copytree(published.DEMO_FOLDER, tmp_path / "model"))
     tensors = load_file(folder / "model.safetensors")
     tensors["classifier.bias"][3] = float("nan")
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"head\.fc\.bias"):
-        openvino.OpenVinoEngine(checkpoints.resolve(str(folder)), PLACE)
+        openvino.OpenVinoEngine(resolve.resolve(str(folder)), PLACE)
     assert compiled.kept() == []
 
 
 def test_bf16_weights_are_read_by_the_compiled_engine(openvino: ModuleType, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(checkpoints.DEMO_FOLDER, tmp_path / "model"))
+    folder = Path(shutil.copytree(published.DEMO_FOLDER, tmp_path / "model"))
     tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(tensors, folder / "model.safetensors")
-    checkpoint = checkpoints.resolve(str(folder))
+    checkpoint = resolve.resolve(str(folder))
     pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
     expected = TorchEngine(checkpoint, Placement("cpu", "fp32")).logits(pixels)
     got = openvino.OpenVinoEngine(checkpoint, PLACE).logits(pixels)
@@ -501,7 +505,7 @@ def test_bf16_weights_are_read_by_the_compiled_engine(openvino: ModuleType, tmp_
 
 
 def test_threads_may_share_the_compiled_engine(openvino: ModuleType) -> None:
-    engine = openvino.OpenVinoEngine(checkpoints.resolve("demo"), PLACE, keep=False)
+    engine = openvino.OpenVinoEngine(resolve.resolve("demo"), PLACE, keep=False)
     batches = np.random.default_rng(0).standard_normal((4, 3, 3, 224, 224), dtype=np.float32)
     expected = [engine.logits(batch) for batch in batches]
     wrong: list[object] = []

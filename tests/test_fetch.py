@@ -38,14 +38,17 @@ from image_server import (
     stuck,
 )
 
-from hiera_cli import __version__, images
-from hiera_cli.classifier import Classifier, Options, Stream
+from hiera_cli import __version__
+from hiera_cli.checkpoints.labels import Label
+from hiera_cli.classifier import Classifier
 from hiera_cli.errors import FetchError, InputError, TooLargeError
-from hiera_cli.fetch import Fetcher, retry_after
-from hiera_cli.labels import Label
+from hiera_cli.images import decode, recipe
+from hiera_cli.inputs.fetch import Fetcher, retry_after
+from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.limits import Limits
-from hiera_cli.predictions import Result
-from hiera_cli.sources import Kind, Source
+from hiera_cli.pipeline.options import Options
+from hiera_cli.pipeline.stream import Stream
+from hiera_cli.result import Result
 
 MIB = 1 << 20
 PATIENCE = 10.0  # seconds after which a test gives up on what should have happened long ago
@@ -725,7 +728,7 @@ def run_script(script: str) -> subprocess.CompletedProcess[str]:
 
 BEGINS = """
 import gc, socket, time
-from hiera_cli.fetch import Fetcher
+from hiera_cli.inputs.fetch import Fetcher
 from hiera_cli.limits import Limits
 
 listener = socket.create_server(("127.0.0.1", 0))
@@ -754,7 +757,7 @@ def test_a_program_that_ends_while_fetches_are_under_way_ends_in_silence(end: st
 def test_a_fetcher_can_be_closed_at_any_moment_and_closed_again_and_given_urls_after_it() -> None:
     done = run_script("""
 import gc, threading, time
-from hiera_cli.fetch import Fetcher
+from hiera_cli.inputs.fetch import Fetcher
 from hiera_cli.limits import Limits
 
 def wait_for_the_end():
@@ -783,7 +786,7 @@ def test_a_fetcher_that_can_not_be_made_leaves_nothing_open() -> None:
     done = run_script("""
 import gc, os
 from contextlib import suppress
-from hiera_cli.fetch import Fetcher
+from hiera_cli.inputs.fetch import Fetcher
 from hiera_cli.limits import Limits
 
 os.environ["SSL_CERT_FILE"] = "/nowhere/at/all.pem"
@@ -833,7 +836,7 @@ class FakeEngine:
         self.batches: list[tuple[float, list[int]]] = []
         self.all_run = threading.Event()
         self._wanted = wanted
-        self._known = {images.load(path).tobytes(): index for index, path in enumerate(SAMPLES)}
+        self._known = {decode.load(path).tobytes(): index for index, path in enumerate(SAMPLES)}
 
     def submit(self, pixels: Sequence[np.ndarray[Any, Any]]) -> Callable[[], np.ndarray[Any, Any]]:
         classes = [self._known[image.tobytes()] for image in pixels]
@@ -935,15 +938,15 @@ def test_any_number_of_stuck_urls_holds_up_no_file_and_a_stop_yields_what_was_do
 def test_no_more_urls_are_under_way_than_the_limit_says_until_their_pictures_are_decoded(
     server: ImageServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode_bytes, ahead = images.decode_bytes, []
+    decode_bytes, ahead = decode.decode_bytes, []
 
-    def decode(body: bytes, *settings: object) -> images.Pixels:
+    def decoding(body: bytes, *settings: object) -> recipe.Pixels:
         if not ahead:
             time.sleep(0.2)  # in which a server without this limit would be asked for all
         ahead.append(len(server.requests) - len(ahead))
         return decode_bytes(body)
 
-    monkeypatch.setattr(images, "decode_bytes", decode)
+    monkeypatch.setattr(decode, "decode_bytes", decoding)
     urls = [server.at(reply(200, Path(SAMPLES[0]).read_bytes())) for _ in range(20)]
     results = run(urls, FakeEngine(wanted=20), at_once=3)
     assert [result.path for result in results] == urls
@@ -996,9 +999,9 @@ def test_without_a_thread_to_fetch_on_the_urls_alone_are_errors_and_nothing_stay
 
 
 def test_an_error_that_nobody_foresaw_ends_the_iteration_and_does_not_hang_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: str, *settings: object) -> images.Pixels:
+    def broken(path: str, *settings: object) -> recipe.Pixels:
         raise RuntimeError("nobody foresaw this")
 
-    monkeypatch.setattr(images, "load", broken)
+    monkeypatch.setattr(decode, "load", broken)
     with pytest.raises(RuntimeError, match=r"^nobody foresaw this$"):
         run([SAMPLES[0], "http://127.0.0.1:1/"], FakeEngine(wanted=1), patience=3)

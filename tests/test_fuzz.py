@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_classifier import Brightness, stand_in
 
-from hiera_cli import images
-from hiera_cli.classifier import Options, Stream
 from hiera_cli.errors import InputError
-from hiera_cli.sources import Source
+from hiera_cli.images import decode
+from hiera_cli.inputs.source import Source
+from hiera_cli.pipeline.options import Options
+from hiera_cli.pipeline.stream import Stream
 
 FORMATS = (
     "JPEG",
@@ -109,7 +110,7 @@ def test_five_thousand_broken_files_give_one_record_each(tmp_path: Path) -> None
 
 def test_whole_files_of_every_format_are_read() -> None:
     for data in originals():
-        pixels = images.decode_bytes(data)
+        pixels = decode.decode_bytes(data)
         assert pixels.shape == (3, 224, 224)
         assert np.isfinite(pixels).all()
 
@@ -124,7 +125,7 @@ SIGNATURES = [
 @given(start=st.sampled_from(SIGNATURES), rest=st.binary(max_size=300))
 def test_made_up_bytes_are_an_image_or_an_error(start: bytes, rest: bytes) -> None:
     try:
-        pixels = images.decode_bytes(start + rest)
+        pixels = decode.decode_bytes(start + rest)
     except InputError:
         return
     assert pixels.shape == (3, 224, 224)

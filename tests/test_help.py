@@ -10,8 +10,8 @@ import pytest
 import typer
 from conftest import Call
 
-from hiera_cli.cli import app
-from hiera_cli.help import EXAMPLES, GROUPS, OTHERS, group_of
+from hiera_cli.commands.app import app
+from hiera_cli.commands.help import EXAMPLES, GROUPS, OTHERS, group_of
 
 PROGRAM: Any = typer.main.get_command(app)
 COMMANDS = {name: command for name, command in PROGRAM.commands.items() if not command.hidden}

@@ -17,8 +17,8 @@ import pytest
 from conftest import SAMPLES, Bash, Hiera, either_engine
 from hub_server import Hub
 
-from hiera_cli import hub as hub_module
-from hiera_cli import weights
+from hiera_cli.checkpoints import hub as hub_module
+from hiera_cli.commands import weights
 
 REPOSITORY = "facebook/hiera-tiny-224-in1k-hf"
 CAT = SAMPLES / "cat.jpg"
@@ -73,7 +73,7 @@ def test_from_nothing_cached_to_a_label_and_again_with_the_hub_gone(hub: Hub, hi
 def test_the_cache_is_the_ordinary_one(hub: Hub, environment: dict[str, str]) -> None:
     """What huggingface_hub fetched is found, and the other way round."""
     code = (
-        "from huggingface_hub import hf_hub_download, try_to_load_from_cache; from hiera_cli import hub\n"
+        "from huggingface_hub import hf_hub_download, try_to_load_from_cache; from hiera_cli.checkpoints import hub\n"
         f"name = {REPOSITORY!r}\n"
         "assert hub.cached(name, ['config.json']) is None\n"
         "file = hf_hub_download(name, 'config.json')\n"
@@ -104,7 +104,7 @@ def test_the_cache_is_the_ordinary_one(hub: Hub, environment: dict[str, str]) ->
 )
 def test_the_environment_means_what_it_means_to_huggingface_hub(variables: dict[str, str]) -> None:
     code = (
-        "from huggingface_hub import constants; from hiera_cli import hub\n"
+        "from huggingface_hub import constants; from hiera_cli.checkpoints import hub\n"
         "assert str(hub.cache_folder()) == constants.HF_HUB_CACHE, (hub.cache_folder(), constants.HF_HUB_CACHE)\n"
         "assert hub.is_offline() == constants.HF_HUB_OFFLINE\n"
     )
@@ -133,7 +133,7 @@ def test_a_network_that_swallows_everything_ends_in_bounded_time(environment: di
     script = f"""
 import socket, sys, time
 socket.getaddrinfo = lambda *arguments, **options: time.sleep(60)
-from hiera_cli import hub
+from hiera_cli.checkpoints import hub
 hub.FIRST_ANSWER = 0.5
 sys.argv = ["hiera", "classify", {str(CAT)!r}]
 from hiera_cli.__main__ import run

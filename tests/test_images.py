@@ -26,12 +26,15 @@ from test_classifier import Brightness, stand_in
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from typer.testing import CliRunner
 
-from hiera_cli import images, run
-from hiera_cli.classifier import Options, Stream
-from hiera_cli.cli import app
+from hiera_cli.commands import run
+from hiera_cli.commands.app import app
 from hiera_cli.errors import DecodeError, HieraError, InputError, NotFoundError, ReadError, TooLargeError
-from hiera_cli.images import Decoding, Room
-from hiera_cli.sources import Source
+from hiera_cli.images import bounds, decode, recipe
+from hiera_cli.images.decode import Decoding
+from hiera_cli.images.room import Room
+from hiera_cli.inputs.source import Source
+from hiera_cli.pipeline.options import Options
+from hiera_cli.pipeline.stream import Stream
 
 FOLDER = Path(__file__).parent.parent / "sample_images"
 SAMPLES = sorted(path for path in FOLDER.iterdir() if path.suffix in (".jpg", ".png"))
@@ -75,7 +78,7 @@ def write(path: Path, data: bytes) -> str:
 def refusal(data: bytes, kind: type[HieraError] = DecodeError, decoding: Decoding | None = None) -> str:
     """The message that these bytes are refused with."""
     with pytest.raises(kind) as caught:
-        images.decode_bytes(data, decoding)
+        decode.decode_bytes(data, decoding)
     return caught.value.message
 
 
@@ -129,7 +132,7 @@ def resizes(monkeypatch: pytest.MonkeyPatch) -> Resizes:
 def test_sample_images_are_preprocessed_as_by_the_reference(path: Path) -> None:
     with Image.open(path) as image:
         expected = reference(image)
-    got = images.load(str(path))
+    got = decode.load(str(path))
     assert got.dtype == np.float32
     assert difference(got, expected) <= 1e-6
 
@@ -141,19 +144,19 @@ def test_sample_images_are_preprocessed_as_by_the_reference(path: Path) -> None:
 )
 def test_any_size_is_preprocessed_as_by_the_reference(size: tuple[int, int]) -> None:
     image = noise(*size)
-    assert difference(images.preprocess(image), reference(image)) <= 1e-6
+    assert difference(recipe.preprocess(image), reference(image)) <= 1e-6
 
 
 @pytest.mark.parametrize("size", [(300, 200), (40, 77)], ids=str)
 def test_grey_is_preprocessed_as_by_the_reference(size: tuple[int, int]) -> None:
     image = noise(*size).convert("L")
-    assert difference(images.preprocess(image), reference(image)) <= 1e-6
+    assert difference(recipe.preprocess(image), reference(image)) <= 1e-6
 
 
 def test_the_crop_is_of_the_centre() -> None:
     image = Image.new("RGB", (512, 256), "black")
     image.paste("white", (256, 0, 512, 256))
-    got = images.preprocess(image)
+    got = recipe.preprocess(image)
     np.testing.assert_allclose(got[:, 100, 200], WHITE, rtol=1e-6)
     np.testing.assert_array_equal(got[:, :, :100], got[:, :1, :1].repeat(224, 1).repeat(100, 2))
     assert got[0, 0, 111] < 0 < got[0, 0, 112]
@@ -161,7 +164,7 @@ def test_the_crop_is_of_the_centre() -> None:
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
 def test_bytes_in_memory_give_the_array_of_the_file(path: Path) -> None:
-    np.testing.assert_array_equal(images.decode_bytes(path.read_bytes()), images.load(str(path)))
+    np.testing.assert_array_equal(decode.decode_bytes(path.read_bytes()), decode.load(str(path)))
 
 
 # EXIF
@@ -194,7 +197,7 @@ def exif(orientation: object) -> Image.Exif:
 def test_every_exif_orientation_gives_the_upright_picture(orientation: int, format: str, options: dict) -> None:
     image = photo()
     data = encode(STORED_AS[orientation](image), format, exif=exif(orientation), **options)
-    np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(image))
+    np.testing.assert_array_equal(decode.decode_bytes(data), recipe.preprocess(image))
 
 
 @pytest.mark.parametrize("orientation", STORED_AS)
@@ -202,7 +205,7 @@ def test_every_exif_orientation_gives_the_upright_picture(orientation: int, form
 def test_every_exif_orientation_is_applied_to_lossy_formats(format: str, orientation: int) -> None:
     image = photo()
     data = encode(STORED_AS[orientation](image), format, exif=exif(orientation), quality=95)
-    assert mean_difference(images.decode_bytes(data), images.preprocess(image)) < 0.1
+    assert mean_difference(decode.decode_bytes(data), recipe.preprocess(image)) < 0.1
 
 
 @pytest.mark.parametrize("orientation", STORED_AS)
@@ -210,7 +213,7 @@ def test_sixteen_bit_pictures_are_turned_upright_too(orientation: int) -> None:
     grey = photo().convert("L")
     wide = Image.fromarray(np.asarray(STORED_AS[orientation](grey)).astype(np.uint16) * 257)
     data = encode(wide, "PNG", exif=exif(orientation))
-    np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(grey))
+    np.testing.assert_array_equal(decode.decode_bytes(data), recipe.preprocess(grey))
 
 
 def test_orientation_that_comes_after_the_pixels_of_a_png_is_applied() -> None:
@@ -218,15 +221,15 @@ def test_orientation_that_comes_after_the_pixels_of_a_png_is_applied() -> None:
     data = encode(STORED_AS[6](image), "PNG")
     end = data.index(b"IEND") - 4
     data = data[:end] + png_chunk(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0")) + data[end:]
-    np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(image))
+    np.testing.assert_array_equal(decode.decode_bytes(data), recipe.preprocess(image))
 
 
 def test_orientation_from_xmp_counts_as_in_the_reference() -> None:
     packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     data = encode(photo(), "JPEG", xmp=packet)
     with Image.open(io.BytesIO(data)) as image:
-        assert difference(images.decode_bytes(data), reference(image)) <= 1e-6
-    assert difference(images.decode_bytes(data), images.decode_bytes(encode(photo(), "JPEG"))) > 1
+        assert difference(decode.decode_bytes(data), reference(image)) <= 1e-6
+    assert difference(decode.decode_bytes(data), decode.decode_bytes(encode(photo(), "JPEG"))) > 1
 
 
 def tiff_tag(count: int, value: bytes, kind: int = 3) -> bytes:
@@ -254,7 +257,7 @@ def tiff_tag(count: int, value: bytes, kind: int = 3) -> bytes:
 def test_damaged_exif_data_is_ignored(data: bytes, format: str) -> None:
     with_exif, without = encode(photo(), format, exif=data), encode(photo(), format)
     assert data.removeprefix(b"Exif\0\0") in with_exif
-    np.testing.assert_array_equal(images.decode_bytes(with_exif), images.decode_bytes(without))
+    np.testing.assert_array_equal(decode.decode_bytes(with_exif), decode.decode_bytes(without))
 
 
 @as_the_program_runs
@@ -269,7 +272,7 @@ def test_no_corruption_of_exif_data_loses_the_picture() -> None:
         damaged = bytearray(tags)
         for _ in range(draw.randint(1, 8)):
             damaged[draw.randrange(6, len(tags))] = draw.randrange(256)
-        images.decode_bytes(encode(Image.new("RGB", (20, 30)), "JPEG", exif=bytes(damaged[: draw.randint(7, 200)])))
+        decode.decode_bytes(encode(Image.new("RGB", (20, 30)), "JPEG", exif=bytes(damaged[: draw.randint(7, 200)])))
 
 
 # Modes and formats
@@ -277,9 +280,9 @@ def test_no_corruption_of_exif_data_loses_the_picture() -> None:
 
 def test_black_and_white_is_preprocessed_as_its_grey_picture() -> None:
     image = photo().convert("1")
-    expected = images.preprocess(image.convert("L"))
-    np.testing.assert_array_equal(images.decode_bytes(encode(image, "PNG")), expected)
-    np.testing.assert_array_equal(images.decode_bytes(encode(image, "TIFF", compression="group4")), expected)
+    expected = recipe.preprocess(image.convert("L"))
+    np.testing.assert_array_equal(decode.decode_bytes(encode(image, "PNG")), expected)
+    np.testing.assert_array_equal(decode.decode_bytes(encode(image, "TIFF", compression="group4")), expected)
     assert len(np.unique(expected)) > 100  # not nearest neighbour, which is all that Pillow does with mode 1
 
 
@@ -295,7 +298,7 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(format: str, dtype: str) -> 
         assert stored.mode.startswith("I;16")
     if format == "TIFF":
         assert data.startswith(b"MM" if dtype == ">u2" else b"II")
-    assert difference(images.decode_bytes(data), images.preprocess(grey)) < 1.01 * LEVEL
+    assert difference(decode.decode_bytes(data), recipe.preprocess(grey)) < 1.01 * LEVEL
 
 
 def test_sixteen_bit_colour_is_scaled_and_not_clipped() -> None:
@@ -304,8 +307,8 @@ def test_sixteen_bit_colour_is_scaled_and_not_clipped() -> None:
     lines = b"".join(b"\0" + row.tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", 64, 48, 16, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(lines))
-    got = images.decode_bytes(data + png_chunk(b"IEND", b""))
-    assert difference(got, images.preprocess(image)) < 1.01 * LEVEL
+    got = decode.decode_bytes(data + png_chunk(b"IEND", b""))
+    assert difference(got, recipe.preprocess(image)) < 1.01 * LEVEL
 
 
 def stretched(grey: Image.Image) -> np.ndarray:
@@ -330,15 +333,15 @@ def test_wide_samples_are_scaled_to_their_range(change: Callable[[np.ndarray], n
     data = encode(Image.fromarray(change(samples)), "TIFF")
     with Image.open(io.BytesIO(data)) as stored:
         assert stored.mode in ("I", "F")
-    expected = images.preprocess(Image.fromarray(np.rint(samples).astype(np.uint8)))
-    assert difference(images.decode_bytes(data), expected) < 1.01 * LEVEL
+    expected = recipe.preprocess(Image.fromarray(np.rint(samples).astype(np.uint8)))
+    assert difference(decode.decode_bytes(data), expected) < 1.01 * LEVEL
 
 
 @pytest.mark.parametrize("fraction", [0.25, 0.75])
 def test_a_dark_float_picture_is_not_stretched(fraction: float) -> None:
     grey = Image.fromarray(np.full((30, 30), fraction, np.float32))
-    expected = images.preprocess(Image.new("L", (30, 30), round(255 * fraction)))
-    assert difference(images.decode_bytes(encode(grey, "TIFF")), expected) < 1.01 * LEVEL
+    expected = recipe.preprocess(Image.new("L", (30, 30), round(255 * fraction)))
+    assert difference(decode.decode_bytes(encode(grey, "TIFF")), expected) < 1.01 * LEVEL
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -351,7 +354,7 @@ def test_samples_that_are_no_numbers_are_an_error(value: float) -> None:
 @pytest.mark.parametrize("value", [0, 7, -7, 70_000], ids=str)
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_wide_samples_of_one_value_are_a_flat_picture(dtype: type, value: int) -> None:
-    got = images.decode_bytes(encode(Image.fromarray(np.full((30, 30), value, dtype)), "TIFF"))
+    got = decode.decode_bytes(encode(Image.fromarray(np.full((30, 30), value, dtype)), "TIFF"))
     assert np.isfinite(got).all()
     np.testing.assert_array_equal(got, np.broadcast_to(got[:, :1, :1], got.shape))
 
@@ -362,7 +365,7 @@ def test_palettes_are_looked_up(format: str) -> None:
     data = encode(image, format)
     with Image.open(io.BytesIO(data)) as stored:
         assert stored.mode == "P"
-    np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(image.convert("RGB")))
+    np.testing.assert_array_equal(decode.decode_bytes(data), recipe.preprocess(image.convert("RGB")))
 
 
 def half_hidden(hidden: object, mode: str, shown: object) -> Image.Image:
@@ -372,8 +375,8 @@ def half_hidden(hidden: object, mode: str, shown: object) -> Image.Image:
     return image
 
 
-RED_RIGHT = images.preprocess(half_hidden((255, 255, 255), "RGB", (200, 0, 0)))
-GREY_RIGHT = images.preprocess(half_hidden((255, 255, 255), "RGB", (90, 90, 90)))
+RED_RIGHT = recipe.preprocess(half_hidden((255, 255, 255), "RGB", (200, 0, 0)))
+GREY_RIGHT = recipe.preprocess(half_hidden((255, 255, 255), "RGB", (90, 90, 90)))
 
 
 @pytest.mark.parametrize("hidden", [(0, 255, 0), (0, 0, 0), (17, 99, 250)], ids=str)
@@ -386,7 +389,7 @@ def test_colours_under_transparent_pixels_do_not_show(hidden: tuple, format: str
     data = encode(half_hidden((*hidden, 0), "RGBA", (200, 0, 0, 255)), format, **options)
     with Image.open(io.BytesIO(data)) as stored:
         assert stored.getpixel((0, 0)) == (*hidden, 0)
-    np.testing.assert_array_equal(images.decode_bytes(data), RED_RIGHT)
+    np.testing.assert_array_equal(decode.decode_bytes(data), RED_RIGHT)
 
 
 @pytest.mark.parametrize("hidden", [0, 128, 255])
@@ -394,14 +397,14 @@ def test_grey_under_transparent_pixels_does_not_show(hidden: int) -> None:
     data = encode(half_hidden((hidden, 0), "LA", (90, 255)), "PNG")
     with Image.open(io.BytesIO(data)) as stored:
         assert stored.mode == "LA"
-    np.testing.assert_array_equal(images.decode_bytes(data), GREY_RIGHT)
+    np.testing.assert_array_equal(decode.decode_bytes(data), GREY_RIGHT)
 
 
 @pytest.mark.parametrize("alpha", [0, 64, 128, 255])
 def test_alpha_is_composited_on_white(alpha: int) -> None:
-    got = images.decode_bytes(encode(Image.new("RGBA", (30, 30), (100, 0, 200, alpha)), "PNG"))
+    got = decode.decode_bytes(encode(Image.new("RGBA", (30, 30), (100, 0, 200, alpha)), "PNG"))
     mixed = tuple(round((colour * alpha + 255 * (255 - alpha)) / 255) for colour in (100, 0, 200))
-    assert difference(got, images.preprocess(Image.new("RGB", (30, 30), mixed))) < 1.01 * LEVEL
+    assert difference(got, recipe.preprocess(Image.new("RGB", (30, 30), mixed))) < 1.01 * LEVEL
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF"])
@@ -409,15 +412,15 @@ def test_the_transparent_colour_of_a_palette_becomes_white(format: str) -> None:
     image = half_hidden(0, "P", 1)
     image.putpalette([0, 255, 0, 200, 0, 0])
     data = encode(image, format, transparency=0)
-    np.testing.assert_array_equal(images.decode_bytes(data), RED_RIGHT)
+    np.testing.assert_array_equal(decode.decode_bytes(data), RED_RIGHT)
 
 
 def test_half_transparent_colours_of_a_palette_are_composited() -> None:
     image = half_hidden(0, "P", 1)
     image.putpalette([0, 255, 0, 200, 0, 0])
     data = encode(image, "PNG", transparency=b"\x80\xff")
-    expected = images.preprocess(half_hidden((127, 255, 127), "RGB", (200, 0, 0)))
-    assert difference(images.decode_bytes(data), expected) < 1.01 * LEVEL
+    expected = recipe.preprocess(half_hidden((127, 255, 127), "RGB", (200, 0, 0)))
+    assert difference(decode.decode_bytes(data), expected) < 1.01 * LEVEL
 
 
 @pytest.mark.parametrize(
@@ -434,14 +437,14 @@ def test_the_colour_that_a_png_declares_transparent_becomes_white(
 ) -> None:
     data = encode(half_hidden(hidden, mode, shown), "PNG", transparency=hidden)
     assert b"tRNS" in data
-    np.testing.assert_array_equal(images.decode_bytes(data), expected)
+    np.testing.assert_array_equal(decode.decode_bytes(data), expected)
 
 
 def test_cmyk_jpeg_has_the_colours_of_its_original() -> None:
     data = encode(photo().convert("CMYK"), "JPEG", quality=95)
     with Image.open(io.BytesIO(data)) as stored:
         assert stored.mode == "CMYK"
-    assert mean_difference(images.decode_bytes(data), images.preprocess(photo())) < 0.1
+    assert mean_difference(decode.decode_bytes(data), recipe.preprocess(photo())) < 0.1
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "PA", "LA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"])
@@ -450,7 +453,7 @@ def test_every_mode_gives_the_picture(mode: str) -> None:
     image = grey.convert(mode)
     assert image.mode == mode
     tolerance = 0.25 if mode.startswith("P") else 0.02  # Pillow's own palette is coarse
-    assert mean_difference(images.preprocess(image), images.preprocess(grey)) < tolerance
+    assert mean_difference(recipe.preprocess(image), recipe.preprocess(grey)) < tolerance
 
 
 @pytest.mark.parametrize(
@@ -475,20 +478,20 @@ def test_every_mode_gives_the_picture(mode: str) -> None:
 def test_every_format_gives_the_picture_whatever_its_name(
     tmp_path: Path, format: str, options: dict, tolerance: float
 ) -> None:
-    got = images.load(write(tmp_path / "picture.txt", encode(photo(150, 110), format, **options)))
-    assert mean_difference(got, images.preprocess(photo(150, 110))) <= tolerance
+    got = decode.load(write(tmp_path / "picture.txt", encode(photo(150, 110), format, **options)))
+    assert mean_difference(got, recipe.preprocess(photo(150, 110))) <= tolerance
 
 
 def test_icon_gives_its_picture() -> None:
     image = photo(128, 96)
     np.testing.assert_array_equal(
-        images.decode_bytes(encode(image, "ICO", sizes=[(128, 96)])), images.preprocess(image)
+        decode.decode_bytes(encode(image, "ICO", sizes=[(128, 96)])), recipe.preprocess(image)
     )
 
 
 def test_mac_icon_gives_its_largest_picture() -> None:
     image = photo(1024, 1024)
-    np.testing.assert_array_equal(images.decode_bytes(encode(image, "ICNS")), images.preprocess(image))
+    np.testing.assert_array_equal(decode.decode_bytes(encode(image, "ICNS")), recipe.preprocess(image))
 
 
 def test_photoshop_file_gives_its_flattened_picture() -> None:
@@ -496,7 +499,7 @@ def test_photoshop_file_gives_its_flattened_picture() -> None:
     header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 40, 60, 8, 3)
     planes = b"".join(band.tobytes() for band in image.split())
     sections = bytes(3 * 4) + struct.pack(">H", 0)  # no palette, resources or layers; uncompressed
-    np.testing.assert_array_equal(images.decode_bytes(header + sections + planes), images.preprocess(image))
+    np.testing.assert_array_equal(decode.decode_bytes(header + sections + planes), recipe.preprocess(image))
 
 
 @pytest.mark.parametrize(
@@ -517,7 +520,7 @@ def test_the_first_frame_or_page_stands_for_the_file(format: str, options: dict)
     with Image.open(io.BytesIO(data)) as stored:
         assert stored.format == format
         assert stored.n_frames == 3
-    assert difference(images.decode_bytes(data), images.preprocess(first)) < 4 * LEVEL
+    assert difference(decode.decode_bytes(data), recipe.preprocess(first)) < 4 * LEVEL
 
 
 @pytest.mark.parametrize(("size", "kind"), [((160, 120), 1), ((160, 120), 0), ((300, 224), 1)])
@@ -529,9 +532,9 @@ def test_a_tiff_that_begins_with_a_thumbnail_of_a_raw_photo_is_not_taken_for_the
         with pytest.raises(
             DecodeError, match=r"^its first page is a thumbnail of 160 × 120\. RAW photos are not read;"
         ):
-            images.decode_bytes(data)
+            decode.decode_bytes(data)
     else:
-        np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(photo(*size)))
+        np.testing.assert_array_equal(decode.decode_bytes(data), recipe.preprocess(photo(*size)))
 
 
 def isobmff(*brands: bytes) -> bytes:
@@ -550,13 +553,13 @@ def heic(image: Image.Image, **options: object) -> bytes:
 def test_heic_is_read_by_the_plugin() -> None:
     data = heic(photo())
     assert data[4:12] == b"ftypheic"
-    assert mean_difference(images.decode_bytes(data), images.preprocess(photo())) < 0.1
+    assert mean_difference(decode.decode_bytes(data), recipe.preprocess(photo())) < 0.1
 
 
 @pytest.mark.parametrize("orientation", STORED_AS)
 def test_heic_is_turned_upright_once(orientation: int) -> None:
     data = heic(STORED_AS[orientation](photo()), exif=exif(orientation).tobytes())
-    assert mean_difference(images.decode_bytes(data), images.preprocess(photo())) < 0.1
+    assert mean_difference(decode.decode_bytes(data), recipe.preprocess(photo())) < 0.1
 
 
 @as_the_program_runs
@@ -572,7 +575,7 @@ def test_heic_without_the_plugin_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     path = write(tmp_path / "photo.jpg", isobmff(*brands) + bytes(100))
     with pytest.raises(DecodeError, match=r"hiera-cli\[heic\]"):
-        images.load(path)
+        decode.load(path)
 
 
 @needs_avif
@@ -585,12 +588,12 @@ def test_avif_under_the_brand_that_it_shares_with_heic_is_read(monkeypatch: pyte
     data = encode(photo(), "AVIF", quality=95)
     assert b"avif" in data[16:32]  # still among the compatible brands
     shared = data.replace(b"ftypavif", b"ftypmif1", 1)
-    np.testing.assert_array_equal(images.decode_bytes(shared), images.decode_bytes(data))
+    np.testing.assert_array_equal(decode.decode_bytes(shared), decode.decode_bytes(data))
 
 
 def test_heic_plugin_is_imported_only_when_a_heic_is_met() -> None:
     code = (
-        "import sys; from hiera_cli import images; images.suffixes(); images.load(sys.argv[1]);"
+        "import sys; from hiera_cli.images import decode; decode.suffixes(); decode.load(sys.argv[1]);"
         "print('pillow_heif' in sys.modules)"
     )
     jpeg = next(path for path in SAMPLES if path.suffix == ".jpg")
@@ -599,7 +602,7 @@ def test_heic_plugin_is_imported_only_when_a_heic_is_met() -> None:
 
 
 def test_suffixes_are_those_of_pictures() -> None:
-    got = images.suffixes()
+    got = decode.suffixes()
     assert got >= {".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".mpo", ".jp2"}
     assert not got & {".eps", ".ps", ".pdf", ".svg", ".txt", ".tga", ".html", ".mp4", ".wmf", ""}
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in got)
@@ -612,7 +615,7 @@ def test_suffixes_are_those_of_pictures() -> None:
     "size", [(1, 1), (1, 3000), (3000, 1), (1, 16), (1, 17), (17, 1), (2, 5000), (65000, 1)], ids=str
 )
 def test_no_size_makes_a_large_resize(size: tuple[int, int], resizes: Resizes) -> None:
-    got = images.decode_bytes(encode(Image.new("RGB", size, "white"), "PNG"))
+    got = decode.decode_bytes(encode(Image.new("RGB", size, "white"), "PNG"))
     assert resizes
     assert max(width * height for _, (width, height) in resizes) <= 256 * 256 * 16
     np.testing.assert_allclose(got, np.broadcast_to(np.array(WHITE)[:, None, None], got.shape), rtol=1e-6)
@@ -621,7 +624,7 @@ def test_no_size_makes_a_large_resize(size: tuple[int, int], resizes: Resizes) -
 @pytest.mark.parametrize("size", [(1, 16), (16, 1), (16, 256), (256, 16), (33, 528)], ids=str)
 def test_up_to_a_ratio_of_sixteen_the_array_is_the_reference_exactly(size: tuple[int, int]) -> None:
     image = noise(*size)
-    assert difference(images.preprocess(image), reference(image)) <= 1e-6
+    assert difference(recipe.preprocess(image), reference(image)) <= 1e-6
 
 
 @pytest.mark.parametrize(
@@ -631,14 +634,14 @@ def test_up_to_a_ratio_of_sixteen_the_array_is_the_reference_exactly(size: tuple
 )
 def test_extreme_ratios_give_the_crop_of_the_reference(size: tuple[int, int]) -> None:
     image = photo(*size)
-    assert difference(images.preprocess(image), reference(image)) < 3 * LEVEL
+    assert difference(recipe.preprocess(image), reference(image)) < 3 * LEVEL
 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1)], ids=str)
 def test_an_extreme_ratio_shows_the_middle(size: tuple[int, int]) -> None:
     image = Image.new("L", size, 0)
     image.paste(255, tuple(side * 499 // 1000 for side in size) + tuple(-(-side * 501 // 1000) for side in size))
-    np.testing.assert_allclose(images.preprocess(image).mean((1, 2)), WHITE, rtol=1e-6)
+    np.testing.assert_allclose(recipe.preprocess(image).mean((1, 2)), WHITE, rtol=1e-6)
 
 
 # Large JPEGs
@@ -661,10 +664,10 @@ def test_large_jpeg_is_decoded_at_a_reduced_scale(
 ) -> None:
     data = encode(photo(*size), "JPEG", quality=92)
     with Image.open(io.BytesIO(data)) as whole:
-        expected = images.preprocess(whole)
+        expected = recipe.preprocess(whole)
     assert resizes.pop()[0] == size
     resizes.clear()
-    got = images.decode_bytes(data)
+    got = decode.decode_bytes(data)
     assert [before for before, _ in resizes] == [decoded]
     assert min(decoded) >= 512
     assert mean_difference(got, expected) < tolerance
@@ -675,18 +678,18 @@ def test_large_jpeg_is_turned_upright(orientation: int, resizes: list[tuple[tupl
     image = photo(2048, 1536)
     data = encode(STORED_AS[orientation](image), "JPEG", quality=92, exif=exif(orientation))
     resizes.clear()
-    got = images.decode_bytes(data)
+    got = decode.decode_bytes(data)
     assert [before for before, _ in resizes] == [(1024, 768)]
-    assert mean_difference(got, images.preprocess(image)) < 0.05
+    assert mean_difference(got, recipe.preprocess(image)) < 0.05
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_large_grey_and_cmyk_jpegs_are_decoded_at_a_reduced_scale(mode: str, resizes: Resizes) -> None:
     data = encode(photo(1200, 1100).convert(mode), "JPEG", quality=92)
     with Image.open(io.BytesIO(data)) as whole:
-        expected = images.preprocess(whole)
+        expected = recipe.preprocess(whole)
     resizes.clear()
-    got = images.decode_bytes(data)
+    got = decode.decode_bytes(data)
     assert [before for before, _ in resizes] == [(600, 550)]
     assert mean_difference(got, expected) < 0.02
 
@@ -695,16 +698,16 @@ def test_large_grey_and_cmyk_jpegs_are_decoded_at_a_reduced_scale(mode: str, res
 def test_jpeg_that_is_not_large_is_decoded_in_full(size: tuple[int, int]) -> None:
     data = encode(photo(*size), "JPEG")
     with Image.open(io.BytesIO(data)) as whole:
-        expected = images.preprocess(whole)
-    np.testing.assert_array_equal(images.decode_bytes(data), expected)
+        expected = recipe.preprocess(whole)
+    np.testing.assert_array_equal(decode.decode_bytes(data), expected)
 
 
 def test_full_decode_gives_the_reference_on_large_jpegs_too(tmp_path: Path) -> None:
     data = encode(photo(2048, 1536), "JPEG", quality=92)
     with Image.open(io.BytesIO(data)) as image:
         expected = reference(image)
-    assert difference(images.decode_bytes(data, Decoding(full=True)), expected) <= 1e-6
-    assert difference(images.decode_bytes(data), expected) > 0.01
+    assert difference(decode.decode_bytes(data, Decoding(full=True)), expected) <= 1e-6
+    assert difference(decode.decode_bytes(data), expected) > 0.01
     path = write(tmp_path / "large.jpg", data)
     seen: list[np.ndarray] = []
     classifier = stand_in(SimpleNamespace(batch_size=1, in_flight=1, precision="fp32", submit=submits(seen)))
@@ -759,22 +762,22 @@ def test_band_by_band_the_array_is_the_same(mode: str, monkeypatch: pytest.Monke
     assert image.mode == mode
     if mode in ("PA", "LA", "RGBA"):
         image.putalpha(noise(301, 237).convert("L"))
-    expected = images.preprocess(image)
-    monkeypatch.setattr(images, "BAND", 3 * 301)
-    np.testing.assert_array_equal(images.preprocess(image), expected)
+    expected = recipe.preprocess(image)
+    monkeypatch.setattr(recipe, "BAND", 3 * 301)
+    np.testing.assert_array_equal(recipe.preprocess(image), expected)
 
 
 PEAK = """
 import re, sys
 from pathlib import Path
-from hiera_cli import images
+from hiera_cli.images import bounds, decode, recipe
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
-images.load(sys.argv[1])
+decode.load(sys.argv[1])
 before = peak()
-images.load(sys.argv[2])
+decode.load(sys.argv[2])
 print(peak() - before)
 """
 
@@ -857,14 +860,14 @@ def test_room_is_given_back_by_a_picture_that_fails() -> None:
     room = Room(100)
     for _ in range(3):
         with pytest.raises(DecodeError):
-            images.decode_bytes(encode(photo(), "PNG")[:5000], Decoding(room=room))
+            decode.decode_bytes(encode(photo(), "PNG")[:5000], Decoding(room=room))
     with room.hold(100):
         pass
 
 
 def test_the_threads_of_a_run_share_one_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[Image.Image] = []
-    crop = images._crop
+    crop = recipe.crop
     lock = threading.Lock()
 
     def counted(image: Image.Image) -> np.ndarray:
@@ -875,7 +878,7 @@ def test_the_threads_of_a_run_share_one_room(tmp_path: Path, monkeypatch: pytest
         finally:
             lock.release()
 
-    monkeypatch.setattr(images, "_crop", counted)
+    monkeypatch.setattr(decode, "crop", counted)
     paths = [write(tmp_path / f"{number}.png", encode(photo(), "PNG")) for number in range(12)]
     options = Options(workers=4, decoding=Decoding(room=Room(1)))
     results = list(Stream(map(Source, paths), lambda: stand_in(Brightness()), options))
@@ -887,9 +890,9 @@ def test_a_fault_of_ours_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) -
     def faulty(image: Image.Image) -> np.ndarray:
         raise ValueError("ours")
 
-    monkeypatch.setattr(images, "_crop", faulty)
+    monkeypatch.setattr(decode, "crop", faulty)
     with pytest.raises(ValueError, match="ours"):
-        images.decode_bytes(encode(photo(), "PNG"))
+        decode.decode_bytes(encode(photo(), "PNG"))
 
 
 # Errors: what is there and is no picture
@@ -924,9 +927,9 @@ TRUNCATED = [
 @pytest.mark.parametrize("fraction", [0.6, 0.9])
 def test_truncated_image_is_an_error(tmp_path: Path, fraction: float, format: str, options: dict) -> None:
     data = encode(photo(), format, **options)
-    assert images.decode_bytes(data).shape == (3, 224, 224)
+    assert decode.decode_bytes(data).shape == (3, 224, 224)
     with pytest.raises(DecodeError):
-        images.load(write(tmp_path / "half", data[: int(fraction * len(data))]))
+        decode.load(write(tmp_path / "half", data[: int(fraction * len(data))]))
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
@@ -957,7 +960,7 @@ def old_style_jpeg_tiff(image: Image.Image) -> tuple[bytes, int]:
 
 def test_a_cut_tiff_of_the_old_style_of_jpeg_is_an_error() -> None:
     data, start = old_style_jpeg_tiff(photo())
-    assert mean_difference(images.decode_bytes(data), images.decode_bytes(data[start:])) < 0.05
+    assert mean_difference(decode.decode_bytes(data), decode.decode_bytes(data[start:])) < 0.05
     for tenths in range(1, 10):
         cut = start + (len(data) - start) * tenths // 10
         assert refusal(data[:cut]) == "damaged or truncated image: its data reach beyond the end of the file"
@@ -982,7 +985,7 @@ def test_corrupt_bytes_give_an_array_or_an_input_error(format: str) -> None:
         for _ in range(draw.randint(1, 20)):
             data[draw.randrange(len(data))] = draw.randrange(256)
         try:
-            message, got = "", images.decode_bytes(bytes(data))
+            message, got = "", decode.decode_bytes(bytes(data))
         except InputError as error:
             message = error.message
         else:
@@ -993,9 +996,9 @@ def test_corrupt_bytes_give_an_array_or_an_input_error(format: str) -> None:
 
 def test_empty_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="empty"):
-        images.load(write(tmp_path / "empty.jpg", b""))
+        decode.load(write(tmp_path / "empty.jpg", b""))
     with pytest.raises(DecodeError):
-        images.decode_bytes(b"")
+        decode.decode_bytes(b"")
 
 
 @pytest.mark.parametrize(
@@ -1013,7 +1016,7 @@ def test_empty_file_is_an_error(tmp_path: Path) -> None:
 )
 def test_what_is_no_image_is_named_in_the_message(tmp_path: Path, data: bytes, named: str) -> None:
     with pytest.raises(DecodeError, match=named) as caught:
-        images.load(write(tmp_path / "picture.jpg", data))
+        decode.load(write(tmp_path / "picture.jpg", data))
     assert "damaged" not in caught.value.message
 
 
@@ -1037,7 +1040,7 @@ def test_postscript_is_never_handed_to_ghostscript(
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **options: started.append("gs"))
     monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **options: started.append("process"))
     with pytest.raises(DecodeError):
-        images.load(path)
+        decode.load(path)
     assert started == []
 
 
@@ -1046,7 +1049,7 @@ def test_tga_is_not_taken(tmp_path: Path) -> None:
     with Image.open(path) as picture:
         assert picture.format == "TGA"  # Pillow would, and takes other files' bytes for it
     with pytest.raises(DecodeError, match="not an image"):
-        images.load(path)
+        decode.load(path)
 
 
 # Errors: too large
@@ -1063,7 +1066,7 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monk
     decoded: list[object] = []
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decoded.append)
     with pytest.raises(TooLargeError) as caught:
-        images.load(write(tmp_path / "bomb.png", bomb(30_000, 30_000)))
+        decode.load(write(tmp_path / "bomb.png", bomb(30_000, 30_000)))
     assert decoded == []
     assert caught.value.message == ("its 900,000,000 pixels are over the limit of 178,956,970 (--max-pixels raises it)")
 
@@ -1072,7 +1075,7 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monk
 @pytest.mark.parametrize("side", [1, 3, 100, 101, 300, 301])
 def test_the_limit_is_the_largest_number_of_pixels_that_is_read(side: int) -> None:
     data = encode(Image.new("RGB", (side, side)), "PNG")
-    assert images.decode_bytes(data, Decoding(max_pixels=side * side)).shape == (3, 224, 224)
+    assert decode.decode_bytes(data, Decoding(max_pixels=side * side)).shape == (3, 224, 224)
     if side > 1:
         assert "--max-pixels" in refusal(data, TooLargeError, Decoding(max_pixels=side * side - 1))
 
@@ -1081,9 +1084,9 @@ def test_the_limit_is_the_largest_number_of_pixels_that_is_read(side: int) -> No
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "ICO", "JPEG2000", "MPO"])
 def test_each_decoding_has_its_own_limit(format: str) -> None:
     data = encode(photo(200, 100), format, **({"sizes": [(200, 100)]} if format == "ICO" else {}))
-    assert images.decode_bytes(data, Decoding(max_pixels=60_000)).shape == (3, 224, 224)
+    assert decode.decode_bytes(data, Decoding(max_pixels=60_000)).shape == (3, 224, 224)
     refusal(data, TooLargeError, Decoding(max_pixels=15_000))
-    assert images.decode_bytes(data, Decoding(max_pixels=60_000)).shape == (3, 224, 224)
+    assert decode.decode_bytes(data, Decoding(max_pixels=60_000)).shape == (3, 224, 224)
 
 
 def icon(data: bytes) -> bytes:
@@ -1114,8 +1117,8 @@ def bitmap(width: int, height: int) -> bytes:
 def test_the_picture_inside_an_icon_is_held_against_the_limit_before_it_is_decoded(
     data: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert images.decode_bytes(data()).shape == (3, 224, 224)
-    assert images.decode_bytes(data(), Decoding(max_pixels=16_000)).shape == (3, 224, 224)
+    assert decode.decode_bytes(data()).shape == (3, 224, 224)
+    assert decode.decode_bytes(data(), Decoding(max_pixels=16_000)).shape == (3, 224, 224)
     decoded: list[object] = []
     monkeypatch.setattr(ImageFile.ImageFile, "load", decoded.append)
     message = refusal(data(), TooLargeError, Decoding(max_pixels=15_999))
@@ -1125,23 +1128,23 @@ def test_the_picture_inside_an_icon_is_held_against_the_limit_before_it_is_decod
 
 def test_a_picture_inside_an_icon_is_read_as_if_it_stood_alone() -> None:
     data = encode(half_hidden(0, "P", 1), "PNG", transparency=0)
-    np.testing.assert_array_equal(images.decode_bytes(icon(data)), images.decode_bytes(data))
+    np.testing.assert_array_equal(decode.decode_bytes(icon(data)), decode.decode_bytes(data))
 
 
 def test_python_use_of_pillow_keeps_its_limit_unless_ours_is_above_it() -> None:
     before = Image.MAX_IMAGE_PIXELS
     data = encode(photo(30, 20), "PNG")
-    images.decode_bytes(data, Decoding(max_pixels=1000))
+    decode.decode_bytes(data, Decoding(max_pixels=1000))
     assert before == Image.MAX_IMAGE_PIXELS
-    images.decode_bytes(data, Decoding(max_pixels=400_000_001))
+    decode.decode_bytes(data, Decoding(max_pixels=400_000_001))
     assert Image.MAX_IMAGE_PIXELS == 200_000_001
 
 
 def test_pillows_remarks_do_not_reach_a_python_user(recwarn: pytest.WarningsRecorder) -> None:
     warnings.simplefilter("always")
     with pytest.raises(DecodeError):
-        images.decode_bytes(bomb(11_000, 11_000))  # over what Pillow warns from
-    images.decode_bytes(encode(photo(), "JPEG", exif=tiff_tag(2**32 - 1, b"\0\0\0\x7f", kind=12)))
+        decode.decode_bytes(bomb(11_000, 11_000))  # over what Pillow warns from
+    decode.decode_bytes(encode(photo(), "JPEG", exif=tiff_tag(2**32 - 1, b"\0\0\0\x7f", kind=12)))
     assert [str(warning.message) for warning in recwarn] == []
 
 
@@ -1187,8 +1190,8 @@ def of_pieces(format: str) -> bytes:
 @pytest.mark.parametrize("format", ["PNG", "GIF", "PPM", "QOI"])
 def test_a_file_that_falls_into_endless_pieces_is_refused(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = of_pieces(format)
-    assert images.decode_bytes(data).shape == (3, 224, 224)
-    monkeypatch.setattr(images, "MAX_READS", 1000)
+    assert decode.decode_bytes(data).shape == (3, 224, 224)
+    monkeypatch.setattr(bounds, "MAX_READS", 1000)
     assert refusal(data, TooLargeError) == "it falls into more than 1,000 pieces, and is not decoded"
 
 
@@ -1196,7 +1199,7 @@ def test_a_png_of_endless_colour_profiles_is_refused() -> None:
     data = encode(photo(30, 20), "PNG", icc_profile=b"x" * 100_000)
     start = data.index(b"iCCP") - 4
     end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-    assert images.decode_bytes(data).shape == (3, 224, 224)
+    assert decode.decode_bytes(data).shape == (3, 224, 224)
     many = data[:start] + data[start:end] * 17 + data[end:]
     expected = "a PNG of more than 16 colour profiles is not decoded"
     assert refusal(many, TooLargeError) == expected
@@ -1216,8 +1219,8 @@ def test_a_tiff_of_endless_pieces_is_refused(big: bool, tile: bool) -> None:
 
 def test_a_plain_ppm_of_endless_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"P2\n30 20\n255\n" + b"90 " * 600
-    assert images.decode_bytes(data).shape == (3, 224, 224)
-    monkeypatch.setattr(images, "MAX_PLAIN_BYTES", 1000)
+    assert decode.decode_bytes(data).shape == (3, 224, 224)
+    monkeypatch.setattr(bounds, "MAX_PLAIN_BYTES", 1000)
     assert refusal(data, TooLargeError) == "a PPM as text of more than 1,000 bytes is not decoded"
 
 
@@ -1238,7 +1241,7 @@ def in_time(path: str) -> BaseException:
 
     def attempt() -> None:
         try:
-            images.load(path)
+            decode.load(path)
         except BaseException as error:
             raised.append(error)
 
@@ -1255,9 +1258,9 @@ def test_missing_file_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nothing.jpg")
     for name in ("nothing.jpg", "file/below.jpg", "no folder/cat.jpg", "dangling.jpg"):
         with pytest.raises(NotFoundError):
-            images.load(str(tmp_path / name))
+            decode.load(str(tmp_path / name))
     with pytest.raises(NotFoundError):
-        images.load("")
+        decode.load("")
 
 
 def test_a_folder_is_not_read(tmp_path: Path) -> None:
@@ -1329,7 +1332,7 @@ def test_a_file_without_permission_is_a_read_error(tmp_path: Path) -> None:
     path = write(tmp_path / "secret.jpg", encode(photo(30, 20), "JPEG"))
     os.chmod(path, 0)
     with pytest.raises(ReadError, match="Permission denied"):
-        images.load(path)
+        decode.load(path)
 
 
 def test_a_link_and_a_strange_name_are_followed(tmp_path: Path) -> None:
@@ -1338,4 +1341,4 @@ def test_a_link_and_a_strange_name_are_followed(tmp_path: Path) -> None:
     target.write_bytes(data)
     (tmp_path / "link").symlink_to(target)
     for path in (target, tmp_path / "link"):
-        np.testing.assert_array_equal(images.load(str(path)), images.decode_bytes(data))
+        np.testing.assert_array_equal(decode.load(str(path)), decode.decode_bytes(data))

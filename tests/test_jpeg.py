@@ -14,8 +14,8 @@ import simplejpeg
 from PIL import Image
 from test_images import encode, photo, refusal
 
-from hiera_cli import images, jpeg
 from hiera_cli.errors import DecodeError, TooLargeError
+from hiera_cli.images import decode, jpeg, recipe
 
 END = b"\xff\xd9"
 SCAN = re.compile(rb"\xff\xda")
@@ -113,7 +113,7 @@ def separate_scans(image: Image.Image) -> bytes:
 def test_a_sequential_jpeg_of_several_scans_needs_each_of_them() -> None:
     data = separate_scans(photo(128, 96))
     with Image.open(io.BytesIO(data)) as image:
-        np.testing.assert_array_equal(images.decode_bytes(data), images.preprocess(image))
+        np.testing.assert_array_equal(decode.decode_bytes(data), recipe.preprocess(image))
     last = [found.start() for found in SCAN.finditer(data)][-1]
     assert refusal(data[:last] + END) == "damaged or truncated image: scans of the JPEG are missing"
 
@@ -124,15 +124,15 @@ def test_what_the_decoder_warns_of_without_need_loses_no_picture() -> None:
     extraneous_bytes = data[:-2] + b"\0\1\2\3" + END
     for odd in (unknown_version, extraneous_bytes):
         assert jpeg.pixels(odd, "RGB", photo().size) is None
-        np.testing.assert_array_equal(images.decode_bytes(odd), images.decode_bytes(data))
+        np.testing.assert_array_equal(decode.decode_bytes(odd), decode.decode_bytes(data))
 
 
 def test_without_simplejpeg_pillow_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(photo(), "JPEG")
-    expected = images.decode_bytes(data)
+    expected = decode.decode_bytes(data)
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     assert jpeg.pixels(data, "RGB", photo().size) is None
-    np.testing.assert_array_equal(images.decode_bytes(data), expected)
+    np.testing.assert_array_equal(decode.decode_bytes(data), expected)
     refusal(data[: len(data) // 2])
 
 
@@ -144,7 +144,7 @@ def progressive(scans: int) -> bytes:
 
 
 def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
-    assert images.decode_bytes(progressive(100)).shape == (3, 224, 224)
+    assert decode.decode_bytes(progressive(100)).shape == (3, 224, 224)
     message = refusal(progressive(10_000), TooLargeError)
     assert message == "a JPEG of more than 500 scans of its size is not decoded"
 

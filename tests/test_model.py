@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from checkpoint_maker import SMALL, reference_model
 
-from hiera_cli.architecture import GRID, PUBLISHED, Architecture
-from hiera_cli.checkpoints import TRANSFORMERS, expected_shapes
-from hiera_cli.model import Attention, Hiera, max_pool, unroll
+from hiera_cli.checkpoints.layouts import TRANSFORMERS, expected_shapes
+from hiera_cli.checkpoints.published import PUBLISHED
+from hiera_cli.model.architecture import GRID, Architecture
+from hiera_cli.model.hiera import Attention, Hiera, max_pool, unroll
 
 
 def ours(reference: torch.nn.Module, architecture: Architecture) -> Hiera:
@@ -25,7 +26,7 @@ def ours(reference: torch.nn.Module, architecture: Architecture) -> Hiera:
 
 
 def compiled(reference: torch.nn.Module, architecture: Architecture) -> Callable[[torch.Tensor], torch.Tensor]:
-    from hiera_cli.openvino_engine import build, ov
+    from hiera_cli.engines.openvino_engine import build, ov
 
     tensors = reference.state_dict()
     weights = {name: tensors[TRANSFORMERS.name(name, architecture)].numpy() for name in expected_shapes(architecture)}

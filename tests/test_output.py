@@ -19,12 +19,13 @@ import orjson
 import pytest
 
 from hiera_cli.errors import OutputError
-from hiera_cli.names import FORMATS
-from hiera_cli.output import RECORDS, OutputFile, OutputStream, is_stream, plain, table
-from hiera_cli.predictions import Failure, Prediction, Result, Settings
-from hiera_cli.printable import printable
-from hiera_cli.streams import ReaderGone
-from hiera_cli.utf8 import from_fields
+from hiera_cli.outputs.destination import OutputFile, OutputStream, is_stream
+from hiera_cli.outputs.formats import RECORDS, plain, table
+from hiera_cli.outputs.names import FORMATS
+from hiera_cli.result import Failure, Prediction, Result, Settings
+from hiera_cli.system.printable import printable
+from hiera_cli.system.streams import ReaderGone
+from hiera_cli.system.utf8 import from_fields
 
 SETTINGS = Settings("org/m", 2, 0.05)
 CAT = Result(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hiera_cli import load_classifier
-from hiera_cli.images import preprocess
+from hiera_cli.images.recipe import preprocess
 
 COCO_CATS = "http://images.cocodataset.org/val2017/000000039769.jpg"
 

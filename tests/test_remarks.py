@@ -15,10 +15,11 @@ from conftest import SAMPLES, Call, Hiera
 from PIL import Image
 from test_classifier import Brightness, stand_in
 
-from hiera_cli import images
-from hiera_cli.classifier import Options, Stream
-from hiera_cli.remarks import LENGTH, MOST, collected, remark
-from hiera_cli.sources import Source
+from hiera_cli.images import decode
+from hiera_cli.images.remarks import LENGTH, MOST, collected, remark
+from hiera_cli.inputs.source import Source
+from hiera_cli.pipeline.options import Options
+from hiera_cli.pipeline.stream import Stream
 
 CAT = (SAMPLES / "cat.jpg").read_bytes()
 EXIF = b"Exif\0\0II*\0\x08\0\0\0"
@@ -96,7 +97,7 @@ def test_each_file_has_its_own_remarks_on_however_many_threads(odd_files: list[s
 
 @pytest.mark.parametrize("action", ["error", "ignore", "default", "once"])
 def test_the_filters_of_a_python_program_change_nothing(odd_files: list[str], action: Any) -> None:
-    images.load(odd_files[0])
+    decode.load(odd_files[0])
     with warnings.catch_warnings():
         warnings.simplefilter(action)
         for _ in range(2):
@@ -110,7 +111,7 @@ def test_warnings_go_where_they_went_but_for_those_of_decoders(recwarn: pytest.W
     with collected() as remarks:
         warnings.warn("of this program", DeprecationWarning, stacklevel=1)
     warnings.warn("of this program too", UserWarning, stacklevel=1)
-    images.decode_bytes(ODD["exif.jpg"][0])
+    decode.decode_bytes(ODD["exif.jpg"][0])
     Image.open(io.BytesIO(ODD["exif.jpg"][0]))  # nor, once it is used here, those that nobody collects
     assert [str(warning.message) for warning in recwarn] == ["of this program", "of this program too"]
     assert remarks == []

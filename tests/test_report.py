@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from conftest import in_a_terminal
 
-from hiera_cli.output import table
-from hiera_cli.predictions import Failure, Prediction, Result
-from hiera_cli.report import ECHO, Report, bar_line
-from hiera_cli.terminal import cells, wrapped
+from hiera_cli.commands.report import ECHO, Report, bar_line
+from hiera_cli.outputs.formats import table
+from hiera_cli.result import Failure, Prediction, Result
+from hiera_cli.system.terminal import cells, wrapped
 
 
 class Clock:
@@ -66,7 +66,7 @@ def test_a_bar_shrinks_and_gives_way_to_the_words() -> None:
 def test_a_bar_leaves_room_for_the_echo_of_ctrl_c(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], columns: int
 ) -> None:
-    monkeypatch.setattr("hiera_cli.terminal.columns", lambda descriptor: columns)
+    monkeypatch.setattr("hiera_cli.system.terminal.columns", lambda descriptor: columns)
     report = Report(progress=True, clock=Clock())
     report.total = 123_456_789
     report._draw()

@@ -22,13 +22,14 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from test_classifier import Brightness, grey, stand_in
 
-from hiera_cli.checkpoints import DEMO_FOLDER
-from hiera_cli.classifier import Options, Stream
+from hiera_cli.checkpoints.published import DEMO_FOLDER
 from hiera_cli.errors import OutputError
-from hiera_cli.journal import Journal
-from hiera_cli.predictions import Settings
-from hiera_cli.sources import Source
-from hiera_cli.utf8 import from_fields
+from hiera_cli.inputs.source import Source
+from hiera_cli.outputs.journal import Journal
+from hiera_cli.pipeline.options import Options
+from hiera_cli.pipeline.stream import Stream
+from hiera_cli.result import Settings
+from hiera_cli.system.utf8 import from_fields
 
 SETTINGS = Settings("stand-in", 1, 0.0)
 

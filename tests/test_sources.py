@@ -19,10 +19,12 @@ import pytest
 from PIL import Image
 from test_fuzz import FORMATS
 
-import hiera_cli.sources
+import hiera_cli.inputs.find
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
-from hiera_cli.skipped import Skipped
-from hiera_cli.sources import Kind, Source, Walk, count, descriptor, expand, read_list
+from hiera_cli.inputs.find import Walk, count, expand
+from hiera_cli.inputs.lists import read_list
+from hiera_cli.inputs.skipped import Skipped
+from hiera_cli.inputs.source import Kind, Source, descriptor
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 WALK = Walk(lambda: SUFFIXES)
@@ -297,7 +299,7 @@ def in_order(folder: str) -> Iterator[str]:
 def test_the_order_is_that_of_the_names_whatever_the_size_of_the_folder(
     tree: Callable[..., None], monkeypatch: pytest.MonkeyPatch, run: int
 ) -> None:
-    monkeypatch.setattr(hiera_cli.sources, "RUN", run)
+    monkeypatch.setattr(hiera_cli.inputs.find, "RUN", run)
     names = [
         "b",
         "a",
@@ -341,7 +343,7 @@ def test_a_huge_folder_takes_little_more_memory_than_the_names_that_are_taken(
         return contextlib.nullcontext(FakeEntry(made.format(number)) for number in reversed(range(20_000)))
 
     monkeypatch.setattr(os, "scandir", scandir)
-    monkeypatch.setattr(hiera_cli.sources, "RUN", 1000)
+    monkeypatch.setattr(hiera_cli.inputs.find, "RUN", 1000)
     tracemalloc.start()
     try:
         found = sum(1 for _ in expand([str(tmp_path)], walk(("out *",)), lambda warning: None))
@@ -830,7 +832,7 @@ def test_a_closed_stdin_as_a_list_is_a_usage_error() -> None:
 ENDLESS = """
 import resource
 from hiera_cli.errors import UsageError
-from hiera_cli.sources import read_list
+from hiera_cli.inputs.lists import read_list
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 try:
     print(list(read_list("/dev/zero", {separator!r})))

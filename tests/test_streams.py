@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLES, Bash, Call
 
-from hiera_cli.streams import write_whole
-from hiera_cli.threads import apart
+from hiera_cli.system.streams import write_whole
+from hiera_cli.system.threads import apart
 
 CAT = SAMPLES / "cat.jpg"
 
@@ -162,7 +162,8 @@ def test_an_interrupted_command_cleans_up_and_says_so(bash: Bash, tmp_path: Path
     script = f"""
 import os, signal, sys, threading, time
 sys.argv = ["hiera", *{command.split()!r}]
-from hiera_cli import bench, hub
+from hiera_cli import bench
+from hiera_cli.checkpoints import hub
 def slow(*arguments, **options):
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)
@@ -188,7 +189,7 @@ def test_signals_that_a_script_ignores_stay_ignored(bash: Bash) -> None:
 def test_an_interrupt_ends_the_wait_and_not_the_call() -> None:
     script = """
 import os, signal, time
-from hiera_cli.threads import apart
+from hiera_cli.system.threads import apart
 def call():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.2)
@@ -215,12 +216,12 @@ def test_what_is_done_apart_returns_raises_and_may_take_too_long() -> None:
 def test_a_fault_of_the_program_is_a_sentence_and_the_document_is_closed(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hiera_cli import classifier
+    from hiera_cli.pipeline import stream
 
     def fault(*arguments: object) -> None:
         raise TypeError("a\nfault")
 
-    monkeypatch.setattr(classifier, "predict", fault)
+    monkeypatch.setattr(stream, "predict", fault)
     done = call("classify", CAT, "--json", "-q")
     assert (done.status, json.loads(done.out)) == (2, [])
     assert done.err.startswith("hiera: error: internal error, which should not happen: TypeError: a\\nfault (")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLES, Bash, Call
 
-from hiera_cli.checkpoints import resolve
-from hiera_cli.names import model_name
+from hiera_cli.checkpoints.published import model_name
+from hiera_cli.checkpoints.resolve import resolve
 
 CAT = SAMPLES / "cat.jpg"
 

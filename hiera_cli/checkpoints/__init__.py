@@ -1,0 +1,1 @@
+"""A model's name → verified weights, architecture and labels."""

@@ -1,0 +1,121 @@
+"""config.json → architecture and labels."""
+
+from __future__ import annotations
+
+import json
+import re
+import reprlib
+from pathlib import Path
+from typing import Any
+
+from hiera_cli.checkpoints.labels import Label, imagenet_labels
+from hiera_cli.checkpoints.published import PUBLISHED
+from hiera_cli.errors import CheckpointError
+from hiera_cli.model.architecture import (
+    IMAGE_SIZE,
+    LAYER_NORM_EPS,
+    MASK_UNIT,
+    MASK_UNIT_ATTENTION,
+    MLP_RATIO,
+    NUM_STAGES,
+    PATCH_PADDING,
+    PATCH_SIZE,
+    PATCH_STRIDE,
+    Architecture,
+)
+from hiera_cli.system.printable import shortened
+
+MAX_CONFIG_BYTES = 16 << 20
+
+# The rest of a transformers config.json, which this implementation has built in. A file that says otherwise is refused.
+FIXED_CONFIG: dict[str, Any] = {
+    "image_size": [IMAGE_SIZE, IMAGE_SIZE],
+    "patch_size": [PATCH_SIZE, PATCH_SIZE],
+    "patch_stride": [PATCH_STRIDE, PATCH_STRIDE],
+    "patch_padding": [PATCH_PADDING, PATCH_PADDING],
+    "mlp_ratio": MLP_RATIO,
+    "embed_dim_multiplier": 2,
+    "num_query_pool": NUM_STAGES - 1,
+    "query_stride": [2, 2],
+    "masked_unit_size": [MASK_UNIT, MASK_UNIT],
+    "masked_unit_attention": list(MASK_UNIT_ATTENTION),
+    "num_channels": 3,
+    "hidden_act": "gelu",
+    "layer_norm_eps": LAYER_NORM_EPS,
+}
+
+
+def default_labels(num_classes: int) -> tuple[Label, ...]:
+    """ImageNet's for 1000 classes; else LABEL_0, LABEL_1, … as transformers calls classes without a name."""
+    if num_classes == len(imagenet_labels()):
+        return imagenet_labels()
+    return tuple(Label(index, None, f"LABEL_{index}") for index in range(num_classes))
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{file} is no model configuration: it is over {MAX_CONFIG_BYTES >> 20} MiB")
+        entries = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"cannot read the model configuration {file}: {shortened(str(error))}") from error
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{file} is not the configuration of a Hiera classifier")
+    return entries
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return entries
+
+
+def architecture_from_config(entries: dict[str, Any], file: Path, num_classes: int) -> Architecture:
+    if entries["model_type"] != "hiera":
+        raise CheckpointError(f"{file} describes a {reprlib.repr(entries['model_type'])} model, not a Hiera classifier")
+    for key, built_in in FIXED_CONFIG.items():
+        value = entries.get(key, built_in)
+        if value != built_in:
+            raise CheckpointError(f"{file}: {key} is {reprlib.repr(value)}; only {built_in!r} is supported")
+    # What a file leaves out has transformers' default, which is the base model's.
+    base = PUBLISHED["base"].architecture
+    embed_dim = entries.get("embed_dim", base.embed_dim)
+    num_heads = entries.get("num_heads", list(base.num_heads))
+    depths = entries.get("depths", list(base.depths))
+    for key, value, limit in (("num_heads", num_heads, 1024), ("depths", depths, 1024)):
+        if not (isinstance(value, list) and len(value) == NUM_STAGES and all(_is_count(v, limit) for v in value)):
+            raise CheckpointError(
+                f"{file}: {key} is {reprlib.repr(value)}, which is not one positive number for each of four stages"
+            )
+    if not _is_count(embed_dim, 65536):
+        raise CheckpointError(
+            f"{file}: embed_dim is {reprlib.repr(embed_dim)}, which is not a sensible number of channels"
+        )
+    architecture = Architecture(embed_dim, tuple(num_heads), tuple(depths), num_classes)
+    for stage, heads in enumerate(num_heads):
+        if architecture.dim(stage) % heads:
+            raise CheckpointError(
+                f"{file}: {heads} heads do not divide {architecture.dim(stage)} channels at stage {stage + 1}"
+            )
+    return architecture
+
+
+def _is_count(value: object, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit
+
+
+def labels_from_config(entries: dict[str, Any], num_classes: int, file: Path) -> tuple[Label, ...]:
+    id2label = entries.get("id2label")
+    if id2label is None:
+        return default_labels(num_classes)
+    if not isinstance(id2label, dict) or set(id2label) != {str(index) for index in range(num_classes)}:
+        count = len(id2label) if isinstance(id2label, (dict, list)) else 0
+        raise CheckpointError(f"{file}: id2label names {count} classes, but the model's classifier has {num_classes}")
+    imagenet = imagenet_labels() if num_classes == len(imagenet_labels()) else ()
+    labels = []
+    for index in range(num_classes):
+        text = re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", str(id2label[str(index)]))  # half of a pair
+        wnid = imagenet[index].wnid if imagenet and imagenet[index].text == text else None
+        labels.append(Label(index, wnid, text))
+    return tuple(labels)

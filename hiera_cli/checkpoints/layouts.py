@@ -1,0 +1,121 @@
+"""The published layouts: how each names the tensors, and the shapes that an architecture gives them."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiera_cli.errors import CheckpointError
+from hiera_cli.model.architecture import (
+    GRID,
+    MLP_RATIO,
+    NUM_STAGES,
+    PATCH_SIZE,
+    Architecture,
+)
+from hiera_cli.system.printable import shortened
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one publisher names the tensors.
+
+    names: from the model's own name of a tensor, or of the module that it belongs to, to theirs where they differ.
+    by_stage: blocks are counted within their stage, and have names of their own for the two norms.
+    """
+
+    names: Mapping[str, str]
+    by_stage: bool = False
+
+    def name(self, ours: str, architecture: Architecture) -> str:
+        """What they call one of the model's tensors."""
+        match = re.fullmatch(r"blocks\.(\d+)\.(.+)", ours)
+        if not match or not self.by_stage:
+            return translated(ours, self.names)
+        stage, layer = 0, int(match[1])
+        while layer >= architecture.depths[stage]:
+            layer -= architecture.depths[stage]
+            stage += 1
+        return f"hiera.encoder.stages.{stage}.layers.{layer}.{translated(match[2], self.names)}"
+
+
+def translated(name: str, table: Mapping[str, str]) -> str:
+    module, dot, parameter = name.rpartition(".")
+    return table.get(name) or table.get(module, module) + dot + parameter
+
+
+TIMM = Layout({})  # the model's own names
+ORIGINAL = Layout({"head.norm": "norm", "head.fc": "head.projection"})
+ORIGINAL_MAE = Layout({"head.norm": "encoder_norm", "head.fc": "head.projection"})
+TRANSFORMERS = Layout(
+    {
+        "pos_embed": "hiera.embeddings.position_embeddings",
+        "patch_embed.proj": "hiera.embeddings.patch_embeddings.projection",
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "head.norm": "hiera.pooler.layernorm",
+        "head.fc": "classifier",
+    },
+    by_stage=True,
+)
+
+
+Shape = tuple[int, ...]
+
+
+def find_layout(names: Container[str], file: Path) -> Layout:
+    """Which of the published layouts the names of a file's tensors are in. Raises CheckpointError for any other."""
+    for layout in (TRANSFORMERS, TIMM, ORIGINAL_MAE, ORIGINAL):
+        if all(translated(name, layout.names) in names for name in ("pos_embed", "head.norm.weight", "head.fc.weight")):
+            return layout
+    if any(translated("pos_embed", layout.names) in names for layout in (TRANSFORMERS, TIMM)):
+        raise CheckpointError(
+            f"{file} has no classifier (it may be a Hiera backbone, or a pretraining checkpoint): it gives no labels"
+        )
+    raise CheckpointError(f"{file} holds no Hiera classifier (none of its three published layouts)")
+
+
+def expected_shapes(architecture: Architecture) -> dict[str, Shape]:
+    """The name and shape of every tensor of a Hiera classifier, in the model's own names."""
+    shapes: dict[str, Shape] = {}
+
+    def layer(name: str, weight: Shape) -> None:
+        shapes[f"{name}.weight"] = weight
+        shapes[f"{name}.bias"] = weight[:1]
+
+    dim = architecture.embed_dim
+    shapes["pos_embed"] = (1, GRID * GRID, dim)
+    layer("patch_embed.proj", (dim, 3, PATCH_SIZE, PATCH_SIZE))
+    block = 0
+    for stage in range(NUM_STAGES):
+        dim_out = architecture.dim(stage)
+        for _ in range(architecture.depths[stage]):
+            layer(f"blocks.{block}.norm1", (dim,))
+            layer(f"blocks.{block}.attn.qkv", (3 * dim_out, dim))
+            layer(f"blocks.{block}.attn.proj", (dim_out, dim_out))
+            layer(f"blocks.{block}.norm2", (dim_out,))
+            layer(f"blocks.{block}.mlp.fc1", (MLP_RATIO * dim_out, dim_out))
+            layer(f"blocks.{block}.mlp.fc2", (dim_out, MLP_RATIO * dim_out))
+            if dim != dim_out:
+                layer(f"blocks.{block}.proj", (dim_out, dim))
+            dim, block = dim_out, block + 1
+    layer("head.norm", (dim,))
+    layer("head.fc", (architecture.num_classes, dim))
+    return shapes
+
+
+def check_shapes(shapes: Mapping[str, Shape], layout: Layout, architecture: Architecture, file: Path) -> None:
+    expected = {layout.name(name, architecture): shape for name, shape in expected_shapes(architecture).items()}
+    problems = [f"{name} is missing" for name in expected if name not in shapes]
+    problems += [f"{shortened(name)} is left over" for name in shapes if name not in expected]
+    problems += [
+        f"{name} has the shape {reprlib.repr(list(shapes[name]))}, not {list(shape)}"
+        for name, shape in expected.items()
+        if name in shapes and shapes[name] != shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(f"{file} is not this Hiera: {'; '.join(problems[:3])}{more}")

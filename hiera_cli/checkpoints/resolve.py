@@ -1,0 +1,179 @@
+"""A model's name, Hub repository, folder or file → verified weights, architecture and labels.
+
+Three layouts of the same network are published, and each loads: transformers, the original release, timm. The model's
+own attribute names are timm's; the others are a table of names. Nothing is guessed: a tensor that is missing, left over
+or of the wrong shape refuses the checkpoint, by name.
+"""
+
+from __future__ import annotations
+
+import os
+import reprlib
+import stat
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hiera_cli.checkpoints import hub
+from hiera_cli.checkpoints.checkpoint import Checkpoint
+from hiera_cli.checkpoints.config import architecture_from_config, default_labels, labels_from_config, read_config
+from hiera_cli.checkpoints.layouts import Layout, Shape, check_shapes, find_layout, translated
+from hiera_cli.checkpoints.published import (
+    CONFIG,
+    DEMO,
+    DEMO_FOLDER,
+    MODELS,
+    PUBLISHED,
+    WEIGHTS,
+    model_name,
+    near_model,
+)
+from hiera_cli.checkpoints.tensors import read_shapes, unreadable
+from hiera_cli.errors import CheckpointError
+from hiera_cli.model.architecture import (
+    Architecture,
+)
+
+
+def resolve(model: str, *, offline: bool = False, progress: hub.Progress | None = None) -> Checkpoint:
+    """Find a model and read everything about it but the weights themselves.
+
+    model: a published name (`tiny` … `huge`, and what `model_name` takes for one), `demo`, a Hub repository
+    (`ORG/NAME`), a folder or a file.
+    offline: only what is on this machine already. progress: told about a download, should there be one.
+    Raises CheckpointError (its message says what was tried).
+    """
+    model = model_name(model)
+    if model == DEMO:
+        return replace(from_folder(DEMO_FOLDER), name=DEMO)
+    if model in PUBLISHED:
+        return _from_hub(record_name(model), offline, progress)
+    check_name(model)
+    path = Path(os.path.expanduser(model))
+    if _mode(path) is None:
+        return _from_hub(model, offline, progress)
+    return replace(from_folder(path) if path.is_dir() else from_file(path), name=model)
+
+
+def record_name(model: str) -> str:
+    """What `resolve` calls a model in its records."""
+    return PUBLISHED[model].repository if model in PUBLISHED else model
+
+
+def check_name(model: str) -> None:
+    """Raise CheckpointError if a model is called by no name that `resolve` knows, before anything is read."""
+    known = model in MODELS or hub.is_repository_name(model)
+    if not known and not (model and _mode(Path(os.path.expanduser(model)))):
+        close = near_model(model)
+        raise CheckpointError(
+            f"no model, folder or file is called {model!r}",
+            (f"Did you mean {close}?\n" if close else "")
+            + f"Name one of {', '.join(MODELS)}, a Hub repository (ORG/NAME), a folder or a weights file.",
+        )
+
+
+def _from_hub(repository: str, offline: bool, progress: hub.Progress | None) -> Checkpoint:
+    config, weights = hub.fetch(repository, (CONFIG, WEIGHTS), offline=offline, progress=progress)
+    try:
+        return replace(_describe(weights, config), name=repository)
+    except CheckpointError as error:
+        if not error.hint:  # a damaged file in the cache can be had again
+            error.hint = f"If the cached copy is damaged, fetch it again: hiera download --force {repository}"
+        raise
+
+
+def from_folder(folder: Path) -> Checkpoint:
+    """A folder in the transformers layout (or timm's, which has the same two file names)."""
+    weights, config = folder / WEIGHTS, folder / CONFIG
+    if not _is_file(weights):
+        raise CheckpointError(
+            f"{folder} has no {WEIGHTS}",
+            f"A model folder holds {CONFIG} and {WEIGHTS}: `hiera download --to DIR` makes one.",
+        )
+    has_config = _is_file(config)
+    for file in (config, weights):
+        if file.is_symlink() and not _stays_near(file, folder):
+            raise CheckpointError(
+                f"{file} is a link to {os.path.realpath(file)}, out of its folder",
+                "If that is meant, name the weights file itself: -m PATH/model.safetensors",
+            )
+    return _describe(weights, config if has_config else None)
+
+
+def _mode(path: Path) -> int | None:
+    """Of what is there, None for nothing. Raises CheckpointError if that can't be told."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):
+            raise CheckpointError(f"{path} is a link to {os.path.realpath(path)}, where nothing is") from None
+        return None
+    except OSError as error:  # permissions, a loop of links, a name too long
+        raise unreadable(path, error) from error
+    except ValueError as error:
+        raise CheckpointError(f"no file can have the name {str(path)!r}: {error}") from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there. Raises CheckpointError for what can't be read as one: a pipe would never end."""
+    mode = _mode(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        raise CheckpointError(f"{path} is no regular file: weights and their configuration are read from nothing else")
+    return mode is not None
+
+
+def _stays_near(link: Path, folder: Path) -> bool:
+    """Whether a link ends inside its folder, or in the blobs of the Hub cache that the folder is a snapshot of."""
+    target, home = Path(os.path.realpath(link)), Path(os.path.realpath(folder))
+    return home in target.parents or (home.parent.name == "snapshots" and home.parent.parent in target.parents)
+
+
+def from_file(file: Path) -> Checkpoint:
+    """One weights file, safetensors or the original release's .pth; a Hiera config.json beside it is heeded."""
+    _is_file(file)
+    config = file.parent / CONFIG
+    return _describe(file, config if _is_hiera_config(config) else None)
+
+
+def _is_hiera_config(config: Path) -> bool:
+    try:
+        return _is_file(config) and read_config(config).get("model_type") == "hiera"
+    except CheckpointError:  # of something else
+        return False
+
+
+def _describe(weights: Path, config: Path | None) -> Checkpoint:
+    """Architecture and labels, from the configuration where there is one, else from the tensors' shapes."""
+    entries = read_config(config) if config is not None else {}
+    shapes = read_shapes(weights)
+    layout = find_layout(shapes, weights)
+    num_classes = _num_classes(shapes[translated("head.fc.weight", layout.names)], weights)
+    if config is not None and "model_type" in entries:
+        architecture = architecture_from_config(entries, config, num_classes)
+        labels = labels_from_config(entries, architecture.num_classes, config)
+    else:
+        if config is not None and not str(entries.get("architecture", "")).startswith("hiera"):
+            raise CheckpointError(f"{config} is not the configuration of a Hiera classifier")
+        architecture = replace(_published_size(shapes, layout, weights), num_classes=num_classes)
+        labels = default_labels(num_classes)
+    check_shapes(shapes, layout, architecture, weights)
+    return Checkpoint(str(weights), weights, layout, architecture, labels)
+
+
+def _num_classes(shape: Shape, file: Path) -> int:
+    if len(shape) != 2 or shape[0] < 1:
+        raise CheckpointError(f"{file}: the classifier's weight has the shape {reprlib.repr(list(shape))}")
+    return shape[0]
+
+
+def _published_size(shapes: Mapping[str, Shape], layout: Layout, file: Path) -> Architecture:
+    """By the tensors alone. The number of heads shows in none of them, so only published sizes are known."""
+    embed_dim = (0, *shapes[translated("pos_embed", layout.names)])[-1]
+    blocks = sum(name.endswith(".attn.qkv.weight") for name in shapes)
+    for model in PUBLISHED.values():
+        if (embed_dim, blocks) == (model.architecture.embed_dim, sum(model.architecture.depths)):
+            return model.architecture
+    raise CheckpointError(
+        f"{file}: {blocks} blocks with {embed_dim} channels is none of the published sizes",
+        f"Put the {CONFIG} of the transformers layout beside it.",
+    )

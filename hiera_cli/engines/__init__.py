@@ -1,0 +1,1 @@
+"""Pixels → what the model says of them, on a device."""

@@ -1,0 +1,86 @@
+"""What an engine is, and what every engine does with a batch that does not fit or fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from hiera_cli.engines.placement import Placement
+from hiera_cli.errors import DeviceError, is_out_of_memory
+
+if TYPE_CHECKING:  # `hiera info` looks around without it
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Answer(Protocol):
+    """What is to come of a batch that was submitted."""
+
+    def __call__(self) -> NDArray[np.float32]:
+        """Wait for its logits: (batch, classes)."""
+        ...
+
+
+class Engine(Protocol):
+    """What the pipeline asks of an engine.
+
+    batch_size: images to run together. precision: fp32, bf16 or fp16. in_flight: batches to have submitted at once: 1
+    where `submit` computes, 2 where a device works by itself and can have its next batch while it does.
+    """
+
+    batch_size: int
+    precision: str
+    in_flight: int
+
+    def describe(self) -> str:
+        """The device and precision in use, for a person."""
+        ...
+
+    def submit(self, pixels: Sequence[NDArray[np.float32]]) -> Answer:
+        """Start on a batch, each image (3, 224, 224)."""
+        ...
+
+    def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """All at once: (batch, 3, 224, 224) → (batch, classes), both float32."""
+        ...
+
+
+def in_halves(run: Callable[[Sequence[T]], R], images: Sequence[T], halved: Callable[[int], None]) -> list[R]:
+    """What `run` makes of the images: of all together, or of parts of them where memory does not suffice for that.
+
+    halved: told the size of the parts, before they are tried. Raises what `run` does if a single image is too many.
+    """
+    try:
+        return [run(images)]
+    except (RuntimeError, MemoryError) as error:
+        if len(images) == 1 or not is_out_of_memory(error):
+            raise
+    half = len(images) // 2  # out here, where the exception no longer holds on to what the attempt took
+    halved(half)
+    return in_halves(run, images[:half], halved) + in_halves(run, images[half:], halved)
+
+
+@contextmanager
+def faults(placement: Placement, what: str) -> Iterator[None]:
+    """An engine or device that fails, or has no memory for `what`, is no fault of the program: it is a DeviceError."""
+    if placement.device != "cpu":
+        instead = "--device cpu"
+    else:
+        instead = "--engine torch" if placement.engine == "openvino" else "--engine openvino"
+    try:
+        yield
+    except (RuntimeError, MemoryError, ImportError) as error:
+        if is_out_of_memory(error):
+            elsewhere = "" if placement.device == "cpu" else f", or {instead}"
+            raise DeviceError(
+                f"{placement.device} has not enough free memory for {what}",
+                f"Free some, or use a smaller model (-m tiny){elsewhere}.",
+            ) from error
+        lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception from ")]
+        reason = lines[0] if lines else type(error).__name__
+        raise DeviceError(f"{placement.device} failed: {reason}", f"{instead} does without it.") from error

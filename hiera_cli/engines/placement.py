@@ -1,0 +1,119 @@
+"""Which engine runs a model, on which device and at which precision.
+
+A plain function of what was asked for and what the machine has, so that it can be tested on a machine that has none of
+it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hiera_cli.errors import DeviceError
+
+ENGINES = ("auto", "torch", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Accelerators:
+    """What torch can use beside the CPU. cuda: the GPUs' names. cuda_bf16: whether they compute in bf16 natively."""
+
+    cuda: tuple[str, ...] = ()
+    cuda_bf16: bool = False
+    mps: bool = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to run on.
+
+    cpu_bf16: whether the processor multiplies in bf16. openvino: whether it is installed.
+    """
+
+    accelerators: Accelerators = field(default_factory=Accelerators)
+    cpu_bf16: bool = False
+    openvino: bool = False
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a model runs, with the reasons for a person."""
+
+    device: str
+    precision: str
+    engine: str = "torch"
+    device_why: str = "as asked"
+    precision_why: str = "as asked"
+    engine_why: str = "as asked"
+
+
+def choose(engine: str, device: str, precision: str, machine: Machine) -> Placement:
+    """Resolve what was asked for against what there is.
+
+    engine: auto, torch or openvino. device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32, bf16 or fp16.
+    Raises DeviceError where an explicit wish can't be had: nothing falls back silently.
+    """
+    if engine not in ENGINES:
+        raise DeviceError(f"there is no engine {engine!r}", f"Name one of {', '.join(ENGINES)}.")
+    chosen_device, why_device = _choose_device(engine, device, machine.accelerators)
+    chosen_engine, why_engine = _choose_engine(engine, chosen_device, machine)
+    chosen_precision, why_precision = _choose_precision(precision, chosen_device, machine)
+    return Placement(chosen_device, chosen_precision, chosen_engine, why_device, why_precision, why_engine)
+
+
+def _choose_device(engine: str, wanted: str, there_is: Accelerators) -> tuple[str, str]:
+    cuda = [f"cuda:{index} ({name})" for index, name in enumerate(there_is.cuda)]
+    there = ", ".join(["cpu", *cuda, *(["mps"] if there_is.mps else [])])
+    if engine == "openvino":
+        if wanted not in ("auto", "cpu"):
+            raise DeviceError(
+                f"the openvino engine runs on the CPU, not on {wanted}", "Use --engine torch for other devices."
+            )
+        return "cpu", "the openvino engine runs there"
+    if wanted == "auto":
+        if there_is.cuda:
+            return "cuda:0", "auto takes CUDA where it is available"
+        if there_is.mps:
+            return "mps", "auto takes MPS where there is no CUDA"
+        return "cpu", "no CUDA and no MPS on this machine, or in this build of PyTorch"
+    kind, _, number = wanted.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
+        raise DeviceError(f"no device is called {wanted!r}", "Devices: auto, cpu, cuda, cuda:N, mps.")
+    available = {"cpu": True, "cuda": int(number or 0) < len(there_is.cuda), "mps": there_is.mps}[kind]
+    if not available:
+        raise DeviceError(
+            f"device {wanted} can't be had here; there is: {there}",
+            "PyTorch sees no such device on this machine. `--device auto` takes the best that is there.",
+        )
+    return (f"cuda:{int(number or 0)}" if kind == "cuda" else kind), "as asked"
+
+
+def _choose_engine(wanted: str, device: str, machine: Machine) -> tuple[str, str]:
+    if wanted == "openvino" and not machine.openvino:
+        raise DeviceError("the openvino engine is not installed", "pip install 'hiera-cli[openvino]'")
+    if wanted != "auto":
+        return wanted, "as asked"
+    if device == "cpu" and machine.openvino:
+        return "openvino", "auto takes OpenVINO on a CPU where it is installed"
+    return "torch", "auto takes PyTorch" if device != "cpu" else "auto takes PyTorch: OpenVINO is not installed"
+
+
+def _choose_precision(wanted: str, device: str, machine: Machine) -> tuple[str, str]:
+    if wanted == "auto":
+        if device == "cpu":
+            if machine.cpu_bf16:
+                return "bf16", "auto is bf16 where the processor multiplies in it"
+            return "fp32", "auto is fp32 on a processor without bf16"
+        if device == "mps":
+            return "fp32", "auto is fp32 there, the reference's precision"
+        if machine.accelerators.cuda_bf16:
+            return "bf16", "auto is bf16 where the GPU computes in it"
+        return "fp16", "auto is fp16 on a GPU without bf16"
+    if wanted not in PRECISIONS:
+        raise DeviceError(f"no precision is called {wanted!r}", "Precisions: auto, fp32, bf16, fp16.")
+    if wanted == "fp16" and device == "cpu":
+        raise DeviceError(
+            "fp16 is refused on the CPU: it is slower there than fp32, and overflows",
+            "Use --precision bf16 or fp32.",
+        )
+    return wanted, "as asked"

@@ -1,0 +1,156 @@
+"""Hiera in PyTorch, eager mode: on a CPU, on CUDA, on Apple's MPS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hiera_cli.checkpoints.checkpoint import Checkpoint
+from hiera_cli.engines import packed
+from hiera_cli.engines.engine import Answer, faults, in_halves
+from hiera_cli.engines.placement import Accelerators, Placement
+from hiera_cli.model.hiera import Hiera
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}
+MIN_ADDRESS_SPACE = 192 << 20  # bytes: with less, of what is left by importing torch, runs were seen to die
+CPU_MICRO_BATCH = 4  # images that go through the layers together: more fall out of the processor's cache
+
+
+def accelerators() -> Accelerators:
+    """What torch can use beside the CPU."""
+    if torch.cuda.is_available():
+        names = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        return Accelerators(cuda=names, cuda_bf16=torch.cuda.is_bf16_supported(including_emulation=False))
+    return Accelerators(mps=torch.backends.mps.is_available())
+
+
+def _check_address_space(weight_bytes: int) -> None:
+    """Raise MemoryError where a limit on the address space (`ulimit -v`) leaves too little for threads and weights.
+
+    Found out later, it would end the process: the libraries that compute in threads do not hand on that one can't be
+    started.
+    """
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):  # not Linux
+        return
+    # Packed weights stand beside those of the file; a thread takes a stack, and an arena of the allocator's.
+    if limit != resource.RLIM_INFINITY and limit - used < MIN_ADDRESS_SPACE + 3 * weight_bytes:
+        raise MemoryError
+
+
+class _ImageByImage(nn.Module):
+    """A layer that is given one image at a time: (batch, in_features) → (batch, out_features).
+
+    The product of a matrix with few rows is summed in an order that changes with their number. Here they are as many as
+    images are in the batch, and which images are ready together is chance: the last digits of a score would be, too.
+    The layers of the blocks have 49 rows an image or more; oneDNN sums them in the same order however many images.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self._layer(image) for image in torch.split(x, 1)])
+
+
+class TorchEngine:
+    """Hiera in PyTorch, eager mode. On an x86 CPU an image has the same logits, to the bit, in whatever batch it is.
+
+    batch_size: images to run together; chosen for the device unless given. It shrinks when memory runs out. Raises
+    CheckpointError for damaged weights, RuntimeError or MemoryError if they do not fit on the device.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None) -> None:
+        self.placement = placement
+        self.precision = placement.precision
+        self._device = torch.device(placement.device)
+        self._dtype = DTYPES[placement.precision]
+        self.batch_size = batch_size or BATCH_SIZES[self._device.type]
+        self._copies: torch.cuda.Stream | None = None
+        self.in_flight = 1
+        _check_address_space(checkpoint.stamp().size)
+        with torch.device("meta"):  # no storage and no initialisation: the checkpoint's tensors are put in
+            self._model = Hiera(checkpoint.architecture)
+        self._model.load_state_dict(checkpoint.state_dict(), strict=True, assign=True)
+        self._model.requires_grad_(False).eval()
+        if placement.precision == "fp32":  # no TF32 in the patch convolution: fp32 means the reference's numbers
+            torch.backends.cudnn.allow_tf32 = False
+        self._model.float().to_precision(self._dtype).to(self._device)
+        if self._device.type == "cuda":
+            self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self.in_flight = 2
+        if self._device.type == "cpu":
+            if packed.works(self._dtype):
+                packed.pack(self._model)
+            head: Any = self._model.head  # whose layer becomes another module than it is declared to be
+            head.fc = _ImageByImage(head.fc)
+
+    def describe(self) -> str:
+        """Such as `cuda:0 (NVIDIA H100), bf16` or `cpu (2 threads), fp32`."""
+        if self._device.type == "cuda":
+            detail = f" ({torch.cuda.get_device_name(self._device)})"
+        else:
+            detail = f" ({torch.get_num_threads()} threads)" if self._device.type == "cpu" else ""
+        return f"{self.placement.device}{detail}, {self.placement.precision}"
+
+    def submit(self, pixels: Sequence[NDArray[np.float32]]) -> Answer:
+        """Start on a batch, each image (3, 224, 224). Out of memory halves the batch and goes on.
+
+        On CUDA everything is only queued here, the copies to the device and back too; the Answer waits for it. Raises
+        DeviceError if not even one image fits or the device fails; so does the Answer.
+        """
+        with torch.inference_mode(), faults(self.placement, "a single image"):
+            output = torch.cat(in_halves(self._run, pixels, self._halved))
+            if self._copies is None:
+                logits = output.cpu().numpy()
+                return lambda: logits
+            # An event right behind the copy: `output.cpu()` later would wait for the batch after this one as well.
+            pinned = output.to("cpu", non_blocking=True)
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            done.record(torch.cuda.current_stream(self._device))
+
+        def wait() -> NDArray[np.float32]:
+            with faults(self.placement, "a single image"):
+                done.synchronize()
+            return pinned.numpy()
+
+        return wait
+
+    def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(batch, 3, 224, 224) → (batch, classes)."""
+        return self.submit(list(pixels))()
+
+    def _run(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        batch = self._to_device(pixels).to(self._dtype)
+        together = CPU_MICRO_BATCH if self._device.type == "cpu" else len(batch)
+        return torch.cat([self._model(part) for part in torch.split(batch, together)])
+
+    def _halved(self, size: int) -> None:
+        self.batch_size = min(self.batch_size, size)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _to_device(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        images = [torch.from_numpy(image) for image in pixels]
+        if self._copies is None:
+            return torch.stack(images).to(self._device)
+        pinned = torch.empty(len(images), *images[0].shape, pin_memory=True)
+        torch.stack(images, out=pinned)
+        with torch.cuda.stream(self._copies):  # beside the batch that is being computed
+            batch = pinned.to(self._device, non_blocking=True)
+        compute = torch.cuda.current_stream(self._device)
+        compute.wait_stream(self._copies)
+        batch.record_stream(compute)
+        return batch

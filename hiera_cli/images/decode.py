@@ -1,0 +1,298 @@
+"""Files and bytes → the normalised array that the model reads, within bounds whatever the file claims."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from PIL import Image, UnidentifiedImageError
+
+from hiera_cli.errors import DecodeError, InputError, NotFoundError, ReadError, TooLargeError
+from hiera_cli.images import jpeg
+from hiera_cli.images.bounds import Metered, check_extent, check_pieces, check_thumbnail
+from hiera_cli.images.recipe import RESIZE, Pixels, crop, flat, normalised, orientation, preprocess, turned
+from hiera_cli.images.remarks import collected
+from hiera_cli.images.room import Room
+from hiera_cli.inputs import signatures
+from hiera_cli.limits import MAX_PIXELS
+
+# What a decoder is chosen from, by the file's content and never by its name. Formats that run other programs
+# (PostScript), that have no signature (TGA takes random bytes for a picture) or are no pictures are not on it.
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM",
+    "QOI", "ICO", "ICNS", "DDS", "PCX", "PSD", "SGI",
+)  # fmt: skip
+HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+
+MAX_BYTES = 2 << 30  # of a file: 12 for each of MAX_PIXELS
+
+# Bytes for each pixel that a decoder has beside the image itself.
+DECODERS_NEED = {"WEBP": 8, "AVIF": 4, "HEIF": 8, "JPEG2000": 16}
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How far an image may go, and how it is decoded.
+
+    max_pixels: larger ones are refused before they are decoded. full: decode large JPEGs in full, as the reference
+    does, not at a reduced scale. room: the memory that the images decoded side by side share.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    full: bool = False
+    room: Room = field(default_factory=Room, compare=False)
+
+    @property
+    def max_jpeg_bytes(self) -> int:
+        """Larger JPEGs are refused: they are read whole, and have more bytes than their pixels can need."""
+        return 3 * max(MAX_PIXELS, self.max_pixels)
+
+    @property
+    def max_bytes(self) -> int:
+        """Larger files are refused unread."""
+        return max(MAX_BYTES, 12 * self.max_pixels)
+
+
+def suffixes() -> frozenset[str]:
+    """Lower-case file suffixes of the formats that are read here, for a folder walk."""
+    Image.init()
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO")}
+    return frozenset(known | HEIC_SUFFIXES)
+
+
+def load(path: str, decoding: Decoding | None = None) -> Pixels:
+    """Read one file. Returns float32 (3, 224, 224).
+
+    Raises InputError: nothing there, not a regular file, unreadable, no image, over a limit, truncated.
+    """
+    decoding = decoding or Decoding()
+    try:
+        _check_file(os.stat(path), decoding)  # before it is opened: that alone may set a device in motion
+        with open(path, "rb", buffering=0, opener=_open_at_once) as stream:
+            _check_file(os.fstat(stream.fileno()), decoding)  # it may be another one by now
+            return decode(stream, decoding)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError("no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ReadError(f"cannot read the file: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a named pipe would be waited for
+
+
+def _check_file(status: os.stat_result, decoding: Decoding) -> None:
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may block, or never end
+        raise ReadError(f"{_kind_name(status.st_mode)}, not a file")
+    if status.st_size == 0:
+        raise DecodeError("the file is empty")
+    _check_bytes(status.st_size, decoding.max_bytes)
+
+
+def _check_bytes(size: int, limit: int) -> None:
+    if size > limit:
+        raise TooLargeError(f"its {size:,} bytes are over the limit of {limit:,} (--max-pixels raises it)")
+
+
+def _kind_name(mode: int) -> str:
+    for test, name in (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    ):
+        if test(mode):
+            return name
+    return "a special file"
+
+
+@collected()
+def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) -> Pixels:
+    """Decode and preprocess one image, and close its stream. Returns float32 (3, 224, 224). Raises InputError."""
+    decoding = decoding or Decoding()
+    start = stream.read(signatures.START) or b""
+    data = None
+    if start.startswith(jpeg.SIGNATURE):
+        _check_bytes(stream.seek(0, os.SEEK_END), decoding.max_jpeg_bytes)
+        stream.seek(0)
+        data = stream.read()
+    stream.seek(0)
+    with Metered(stream if data is None else io.BytesIO(data)) as file:
+        with _faults_of_the_file(start, decoding):
+            if data is not None:
+                jpeg.check_scans(data)
+            image = _open(file, start, decoding)
+            pixels = image.width * image.height
+            if not decoding.full:
+                _draft(image)
+        with decoding.room.hold(_need(image, pixels) + len(data or b"")):
+            with _faults_of_the_file(start, decoding):
+                image = flat(_upright(image, data))
+            try:
+                return normalised(crop(image))
+            except MemoryError as error:
+                raise _no_memory() from error
+
+
+@contextmanager
+def _faults_of_the_file(start: bytes, decoding: Decoding) -> Iterator[None]:
+    """What decoding raises, as InputError. start: the first bytes of the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        numbers = re.findall(r"\d+", str(error))
+        raise _too_large(int(numbers[0]) if numbers else 0, decoding) from error
+    except UnidentifiedImageError as error:
+        raise DecodeError(signatures.unread(start)) from error
+    except MemoryError as error:
+        raise _no_memory() from error
+    except Exception as error:  # a decoder may raise anything at all on a broken file
+        raise DecodeError(f"damaged or truncated image: {_reason(error)}") from error
+
+
+def _upright(image: Image.Image, data: bytes | None) -> Image.Image:
+    """The pixels of an image of which the header is read, with its EXIF orientation applied. data: a JPEG's bytes."""
+    pixels = jpeg.pixels(data, image.mode, image.size) if data is not None else None
+    if pixels is None:
+        image.load()
+        pixels = image
+    return turned(pixels, orientation(image))
+
+
+def _check_pixels(image: Image.Image, decoding: Decoding) -> None:
+    pixels = image.width * image.height
+    if pixels > decoding.max_pixels:
+        raise _too_large(pixels, decoding)
+
+
+def _too_large(pixels: int, decoding: Decoding) -> TooLargeError:
+    return TooLargeError(
+        f"its {pixels:,} pixels are over the limit of {decoding.max_pixels:,} (--max-pixels raises it)"
+    )
+
+
+def _no_memory() -> TooLargeError:
+    return TooLargeError("there is not enough memory to decode it")
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:200] if text and not isinstance(error, (KeyError, struct.error)) else type(error).__name__
+
+
+def _open(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.Image:
+    """Read the header of an image, and check what it says of size and extent."""
+    _settle_pillow(decoding)
+    formats: tuple[str, ...] = FORMATS
+    if _is_heic(start):
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise DecodeError("HEIC needs a decoder: pip install 'hiera-cli[heic]'") from error
+        pillow_heif.register_heif_opener()
+        formats = ("HEIF", *FORMATS)
+    check_pieces(stream)
+    image = _shown_by_icon(stream, start, decoding) or Image.open(stream, formats=formats)
+    _check_pixels(image, decoding)
+    if image.format == "TIFF":
+        from hiera_cli.images import libtiff  # which most runs have no use for
+
+        libtiff.silence()
+        check_thumbnail(image)
+        check_extent(image, stream)
+    return image
+
+
+def _settle_pillow(decoding: Decoding) -> None:
+    """Set what Pillow has once for a whole process: its own limit, which is never to be under ours."""
+    if Image.MAX_IMAGE_PIXELS is not None and decoding.max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = -(-decoding.max_pixels // 2)  # it refuses twice as many
+
+
+def _shown_by_icon(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.Image | None:
+    """The PNG or JPEG 2000 file that an icon shows, to be read like any other: the icon may tell another size.
+
+    None: the icon holds a bitmap, or is none. Raises TooLargeError: a bitmap over the limit.
+    """
+    try:
+        if start.startswith(b"\0\0\1\0"):
+            from PIL import IcoImagePlugin  # it is not among what Pillow imports for a JPEG or PNG
+
+            offset = IcoImagePlugin.IcoFile(stream).entry[0].offset
+        elif start.startswith(b"icns"):
+            from PIL import IcnsImagePlugin
+
+            icon = IcnsImagePlugin.IcnsFile(stream)
+            pictures = [code for code, _ in icon.SIZES[icon.bestsize()] if code in icon.dct]
+            offset = icon.dct[pictures[0]][0]
+        else:
+            return None
+        stream.seek(offset)
+        inside = Metered(io.BytesIO(stream.read()))
+        check_pieces(inside)
+        image = Image.open(inside, formats=("PNG", "JPEG2000", "DIB"))
+    except (SyntaxError, IndexError, struct.error):  # Pillow says what is wrong with it
+        return None
+    if image.format != "DIB":
+        return image
+    if image.width * image.height // 2 > decoding.max_pixels:  # colours and mask, one below the other
+        raise _too_large(image.width * image.height // 2, decoding)
+    return None
+
+
+def _is_heic(start: bytes) -> bool:
+    """By the brands of its first box. AVIF has the same container, and may name HEIF's general brands first."""
+    if start[4:8] != b"ftyp":
+        return False
+    brands = {start[at : at + 4] for at in range(8, min(len(start), int.from_bytes(start[:4], "big")), 4)}
+    return bool(brands & HEIC_BRANDS) and not brands & {b"avif", b"avis"}
+
+
+def _draft(image: Image.Image) -> None:
+    """Have a large JPEG decoded at a reduced DCT scale, at least twice the size that it is resized to."""
+    if image.format in ("JPEG", "MPO") and min(image.size) >= 4 * RESIZE:
+        scale = 2 * RESIZE / min(image.size)
+        image.draft(None, (int(image.width * scale), int(image.height * scale)))
+
+
+def _need(image: Image.Image, pixels: int) -> int:
+    """About how many bytes it takes to decode and preprocess an image of which the header is read, as measured.
+
+    pixels: of the whole, where the image is to be decoded at a reduced scale.
+    """
+    stored = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
+    beside = max(stored, 4 if image.mode == "P" else 0)  # turned upright, or converted
+    decoder = DECODERS_NEED.get(image.format or "", 0)
+    coefficients = 6 if "progressive" in image.info else 0
+    return image.width * image.height * (stored + beside + decoder) + pixels * coefficients
+
+
+def read(image: Image.Image, decoding: Decoding | None = None) -> None:
+    """Have an image that Pillow has opened in memory. Raises InputError: damaged, truncated, over the limit."""
+    decoding = decoding or Decoding()
+    with _faults_of_the_file(b"", decoding):
+        _check_pixels(image, decoding)
+        image.load()
+
+
+def prepare(image: Image.Image, decoding: Decoding | None = None) -> Pixels:
+    """`preprocess` for an image of which nothing is known: whatever is wrong with it is an InputError."""
+    with _faults_of_the_file(b"", decoding or Decoding()):
+        return preprocess(image)
+
+
+def decode_bytes(data: bytes, decoding: Decoding | None = None) -> Pixels:
+    """`decode` for an image that is in memory."""
+    if not data:
+        raise DecodeError("no bytes at all")
+    return decode(io.BytesIO(data), decoding)

@@ -1,0 +1,1 @@
+"""The network: its numbers and blocks, and Hiera in PyTorch."""

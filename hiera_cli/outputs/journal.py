@@ -1,0 +1,313 @@
+"""An unfinished jsonl output, to go on with: which inputs are done, and in the end one record each, in input order.
+
+While a run is under way its file (FILE.part) is only ever appended to, so a run that is killed at any byte leaves whole
+records and at most one torn line, which the next run cuts off. Nothing else is ever cut: a file with any other line in
+it is refused, and left as it is. Records that a later run replaces stay where they are until the run is complete:
+then the file is written once more, in input order, each input's newest record, and takes its name.
+
+What tells that an input is done stands in its record: its name, byte for byte, the settings, and under "resume" the
+file's size and mtime and the weights. Records of earlier versions, which had the settings there too, are gone on with,
+and get today's shape when the run is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from hiera_cli.errors import OutputError
+from hiera_cli.inputs.source import Kind, Source
+from hiera_cli.outputs.destination import OutputFile
+from hiera_cli.outputs.formats import record
+from hiera_cli.result import Result, Settings, stamp_of
+from hiera_cli.system.printable import printable
+from hiera_cli.system.utf8 import as_json, from_fields, name_bytes, valid
+
+NEW = -1  # in the order of inputs: one whose record is still to be written
+DIGEST_DIGITS = 16  # of the weights' sha256, in each record
+RESUME = ("weights", "size", "mtime_ns")
+FIRST_BYTES = b'{"path": "'  # of every record
+MAX_RECORD_BYTES = 64 << 20  # a longer line is no record: not even one of 100,000 classes
+
+
+class Journal:
+    """A jsonl output that can be gone on with.
+
+    path: the output. settings: of this run. resume: go on with what is there. overwrite: forget what is there.
+    Raises OutputError if it can't be written, holds something else than records, or was made with other settings.
+    """
+
+    def __init__(self, path: str, settings: Settings, *, resume: bool = False, overwrite: bool = False) -> None:
+        self._settings = settings
+        self._precision: str | None = None  # of the records that are there; None without any
+        self._weights: str | None = None  # digest of those that made them; None without any, and in older files
+        self._digest: str | None = None  # of the weights of this run, once they are there
+        self._has_old = False  # records of earlier versions
+        self._file = OutputFile(path, overwrite=overwrite, append=resume, resumable=True)
+        # Hash of a name → where its newest record begins; as its complement (~) once an input of that path was met.
+        self._last: dict[int, int] = {}
+        self._order = array("q")  # for each input in order: where its record begins, or NEW
+        self._written = array("q")  # where the new records begin, in order
+        self.done = 0  # inputs met so far that needed no work
+        try:
+            if resume:
+                self._read()
+            self._reader = self._file.reading()
+        except BaseException:
+            self._file.close(complete=False)
+            raise
+
+    def jsonl(self, results: Iterable[Result]) -> Iterator[str]:
+        """The writer: jsonl, with what `--resume` goes by in each record."""
+        for result in results:
+            resume: dict[str, Any] = dict.fromkeys(RESUME)
+            if result.error is None:
+                resume["weights"] = self._digest
+            if result.stamp is not None:
+                resume.update(asdict(result.stamp))
+            yield as_json({**record(result), "resume": resume}) + "\n"
+
+    def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
+        """The sources that have no record yet, or whose record is an error's or of another state of the file."""
+        for source in sources:
+            key = hash(name_bytes(source.path))
+            start = self._last.get(key)
+            if start is not None and start < 0:  # named before: its record serves both
+                start = ~start
+            if start is not None:
+                self._last[key] = ~start
+            if start is not None and self._is_done(source, start):
+                self._order.append(start)
+                self.done += 1
+            else:
+                self._order.append(NEW)
+                yield source
+
+    def write(self, text: str) -> None:
+        """Append one record."""
+        start = self._file.size
+        self._file.write(text)
+        self._written.append(start)
+
+    def close(self, *, complete: bool) -> None:
+        """If the run is complete, bring the records into the inputs' order and give the file its name."""
+        if complete:
+            self._bring_into_order()
+        self._reader.close()
+        self._file.close(complete=complete)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file has its name: after `close`."""
+        return self._file.is_complete
+
+    @property
+    def part(self) -> str:
+        """The name that an unfinished file has, for messages."""
+        return self._file.part
+
+    @property
+    def has_records(self) -> bool:
+        """Whether there was something to go on with."""
+        return bool(self._last)
+
+    def check(self, precision: str, digest: str) -> None:
+        """Raise OutputError if the records that are there were made at another precision, or by other weights.
+
+        digest: the sha256 of the weights. From here on it stands in the records.
+        """
+        if self._precision not in (None, precision):
+            raise self._made_otherwise("precision", self._precision, precision)
+        self._digest = digest[:DIGEST_DIGITS]
+        if self._weights not in (None, self._digest):
+            raise OutputError(
+                f"cannot go on with {self._file.path}: it was made with other weights of {self._settings.model} "
+                f"(sha256 {self._weights}…, this run has {self._digest}…)",
+                "Name another --output, or --overwrite to begin anew.",
+            )
+
+    def _read(self) -> None:
+        """Index what is there and hold it against the settings. A torn last line is left to the first write to cut."""
+        start = 0
+        with self._file.reading() as stream:
+            for number, line in enumerate(iter(lambda: stream.readline(MAX_RECORD_BYTES), b""), 1):
+                entry = _parsed(line) if line.endswith(b"\n") else None
+                if entry is None:
+                    if self._is_torn(line, number):
+                        break
+                    raise self._not_a_record(number)
+                self._check(entry)
+                self._last[hash(_name(entry))] = start
+                self._has_old = self._has_old or _is_old(entry)
+                start += len(line)
+        self._file.size = start
+
+    def _is_torn(self, line: bytes, number: int) -> bool:
+        """Whether a line is what a run left that was ended while it wrote: without an end, behind whole records.
+
+        As the only line, it is in an unfinished file and begins as a record does.
+        """
+        if line.endswith(b"\n") or len(line) == MAX_RECORD_BYTES:
+            return False
+        return number > 1 or (self._file.is_unfinished and line[: len(FIRST_BYTES)] == FIRST_BYTES[: len(line)])
+
+    def _not_a_record(self, number: int) -> OutputError:
+        hints = ["Name another --output, or --overwrite to begin anew."]
+        if number > 1:
+            kept = shlex.quote(f"{printable(self._file.path).removesuffix('.jsonl')}-kept.jsonl")
+            hints = [
+                f"To keep the {number - 1:,} records before it, and go on with them in another file:",
+                f"  head -n {number - 1} {shlex.quote(self._file.there)} > {kept}, then --resume -o {kept}",
+                *hints,
+            ]
+        return OutputError(
+            f"cannot go on with {self._file.path}: line {number} of it is not a record of hiera", "\n".join(hints)
+        )
+
+    def _check(self, entry: dict[str, Any]) -> None:
+        settings = _settings(entry)
+        for name in ("top_k", "min_score"):
+            if settings.get(name) != getattr(self._settings, name):
+                raise self._made_otherwise(name.replace("_", "-"), settings.get(name), getattr(self._settings, name))
+        if settings.get("full_decode", False) != self._settings.full_decode:
+            with_it, without = "with --full-decode", "without --full-decode"
+            then, now = (without, with_it) if self._settings.full_decode else (with_it, without)
+            raise OutputError(
+                f"cannot go on with {self._file.path}: it was made {then}, this run is {now}",
+                "Say the same again, name another --output, or --overwrite to begin anew.",
+            )
+        if entry["status"] == "ok":
+            if entry["model"] != valid(self._settings.model):
+                raise self._made_otherwise("model", entry["model"], self._settings.model)
+            self._precision = _precision(entry)
+            self._weights = entry["resume"].get("weights") or self._weights
+
+    def _made_otherwise(self, what: str, then: object, now: object) -> OutputError:
+        return OutputError(
+            f"cannot go on with {self._file.path}: it was made with {what} {then}, this run has {now}",
+            f"Use --{what} {then} again, another --output, or --overwrite to begin anew.",
+        )
+
+    def _is_done(self, source: Source, start: int) -> bool:
+        entry = _parsed(self._line_at(start))
+        if entry is None or entry["status"] != "ok" or _name(entry) != name_bytes(source.path):
+            return False
+        if source.kind is not Kind.FILE:
+            return source.kind is Kind.URL
+        stamp = stamp_of(source.path)
+        return stamp is not None and asdict(stamp).items() <= entry["resume"].items()
+
+    def _bring_into_order(self) -> None:
+        gone = sorted(start for start in self._last.values() if start >= 0)  # named no more: their records are kept
+        new = iter(self._written)
+        starts: list[int] | array[int] = array("q", (start if start != NEW else next(new) for start in self._order))
+        if not gone and not self._has_old and self._is_whole(starts):
+            return
+        before = self._written[0] if self._written else self._file.size
+        self._file.rewrite(map(self._line_of_today, _merged(starts, gone, before)))
+
+    def _line_of_today(self, start: int) -> bytes:
+        """The record that begins there, in today's shape."""
+        line = self._line_at(start)
+        entry = _parsed(line) if self._has_old else None
+        if entry is None or not _is_old(entry):
+            return line
+        return f"{as_json(_of_today(entry, self._settings))}\n".encode()
+
+    def _is_whole(self, starts: Iterable[int]) -> bool:
+        """Whether these are all the lines of the file, as they stand in it."""
+        end = 0
+        for start in starts:
+            if start != end:
+                return False
+            end += len(self._line_at(start))
+        return end == self._file.size
+
+    def _line_at(self, start: int) -> bytes:
+        self._reader.seek(start)
+        return self._reader.readline()
+
+
+def _merged(starts: Iterable[int], gone: list[int], before: int) -> Iterator[int]:
+    """`starts`, with each of `gone` ahead of the first old record (one `before` the new ones) that stood after it."""
+    waiting = iter(gone)
+    next_gone = next(waiting, None)
+    for start in starts:
+        while next_gone is not None and next_gone < start < before:
+            yield next_gone
+            next_gone = next(waiting, None)
+        yield start
+    while next_gone is not None:
+        yield next_gone
+        next_gone = next(waiting, None)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A record that `--resume` can go by, or None. As it is written: no byte order mark, no other line end."""
+    if not line.startswith(FIRST_BYTES) or line.endswith(b"\r\n"):
+        return None
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):  # the latter for [[[[…
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        return None
+    if entry.get("status") not in ("ok", "error") or not isinstance(entry.get("resume"), dict):
+        return None
+    if not isinstance(entry.get("path_bytes"), str | None) or not isinstance(_settings(entry), dict):
+        return None
+    try:
+        _name(entry)
+    except ValueError:
+        return None
+    if entry["status"] == "error":
+        return entry
+    predictions = entry.get("predictions")
+    if not isinstance(entry.get("model"), str) or not isinstance(predictions, list):
+        return None
+    return entry if all(_is_prediction(each, rank) for rank, each in enumerate(predictions, 1)) else None
+
+
+def _is_prediction(value: Any, rank: int) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("rank") == rank
+        and isinstance(value.get("index"), int)
+        and isinstance(value.get("label"), str)
+        and isinstance(value.get("score"), float)
+        and 0 <= value["score"] <= 1
+    )
+
+
+def _name(entry: dict[str, Any]) -> bytes:
+    """The input of a record, byte for byte."""
+    return from_fields(entry["path"], entry.get("path_bytes"))
+
+
+def _is_old(entry: dict[str, Any]) -> bool:
+    """Whether a record is of an earlier version, which had what it depends on under "resume", and keys left out."""
+    return "settings" not in entry
+
+
+def _settings(entry: dict[str, Any]) -> Any:
+    return entry["resume"] if _is_old(entry) else entry["settings"]
+
+
+def _precision(entry: dict[str, Any]) -> Any:
+    return entry["resume"].get("precision") if _is_old(entry) else entry.get("precision")
+
+
+def _of_today(old: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """A record of an earlier version, of a run with these settings, as one of today."""
+    return {
+        **record(Result(os.fsdecode(_name(old)), settings.model, precision=_precision(old) or "", settings=settings)),
+        "status": old["status"],
+        "predictions": old.get("predictions", []),
+        "error": old.get("error"),
+        "resume": {name: old["resume"].get(name) for name in RESUME},
+    }

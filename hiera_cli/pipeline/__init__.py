@@ -1,0 +1,1 @@
+"""Sources → Results: decode ahead, batch, run, in order."""

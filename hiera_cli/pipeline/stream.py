@@ -1,0 +1,360 @@
+"""The pipeline: decode ahead in threads, batch, run the model, yield one Result per input, in input order.
+
+    sources ─▶ [URLs: fetch] ─▶ decode threads ─▶ ready ─▶ batches ─▶ engine ─▶ Results
+
+What is ready is run, whatever its place: an input that is slow or stuck holds up the *output* of those after it, never
+their work. A device that works by itself gets its next batch while it does. Memory is bounded by the look-ahead: so
+many inputs being decoded or decoded, so many URLs under way, and so many Results waiting for an earlier input. A failed
+input travels the same way, as an error in its own entry.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hiera_cli.engines.engine import Answer
+from hiera_cli.engines.machine import cpu_count
+from hiera_cli.errors import (
+    FetchError,
+    HieraError,
+    InferenceError,
+    InputError,
+    TooLargeError,
+)
+from hiera_cli.images.recipe import Pixels
+from hiera_cli.images.remarks import collected
+from hiera_cli.inputs.source import Kind, Source
+from hiera_cli.pipeline.options import Options
+from hiera_cli.pipeline.prepare import pixels_of
+from hiera_cli.result import Failure, Result, Settings, Stamp, stamp_of
+from hiera_cli.tasks.classify import predict
+
+if TYPE_CHECKING:
+    from hiera_cli.classifier import Classifier
+    from hiera_cli.inputs.fetch import Fetcher
+
+
+# Inputs between the oldest unfinished one and the newest that was begun: so many that one URL which is stuck for its
+# whole time does not idle the machine. Most are Results that wait, of about a kilobyte each with five predictions.
+WINDOW = 1 << 16
+MIN_WINDOW = 1 << 10
+MAX_WAITING = 1 << 19  # predictions in all of them: with many for each input, the window is smaller
+DEFAULT_BATCH = 8  # until the engine is there to say its own
+MAX_WORKERS = 32
+
+
+class _Entry:
+    """An input on its way. `result` is None until it is known."""
+
+    __slots__ = ("data", "fetched", "pixels", "remarks", "result", "settings", "source", "stamp")
+
+    def __init__(self, source: Source, settings: Settings, *, fetched: bool) -> None:
+        self.source = source
+        self.settings = settings
+        self.fetched = fetched
+        self.data: bytes | None = None
+        self.pixels: Pixels | None = None
+        self.stamp: Stamp | None = None
+        self.remarks: list[str] = []
+        self.result: Result | None = None
+
+    def fail(self, error: InputError) -> None:
+        self.data = self.pixels = None
+        failure = Failure(type(error).__name__, error.message)
+        self.result = Result(
+            self.source.path,
+            self.settings.model,
+            error=failure,
+            stamp=self.stamp,
+            remarks=tuple(self.remarks),
+            settings=self.settings,
+        )
+
+
+class Stream:
+    """One pass over inputs. Iterate over it once for the Results.
+
+    load: makes the classifier, when the first image is ready for it and not before: if no input can be read, no model
+    is loaded. What it raises, or what finding the inputs raises, ends the iteration once the Results before it are out.
+    """
+
+    def __init__(self, inputs: Iterable[Source], load: Callable[[], Classifier], options: Options) -> None:
+        self.loading = False
+        self._inputs = inputs
+        self._load = load
+        self._options = options
+        self._settings = options.settings
+        self._workers = options.workers or min(cpu_count(), MAX_WORKERS)
+        self._classifier: Classifier | None = None
+        self._fetcher: Fetcher | None = None
+        self._stopped = False
+        self._entries: deque[_Entry] = deque()  # begun and not yielded yet, in input order
+        self._tasks: SimpleQueue[_Entry | None] = SimpleQueue()  # to decode
+        self._ready: SimpleQueue[_Entry | _WalkEnd | _Crash | None] = SimpleQueue()  # decoded or failed, in any order
+        self._window = threading.Semaphore(_window(options.top_k))  # one for each entry in `_entries`
+        self._ahead = threading.Semaphore(DEFAULT_BATCH + self._workers)  # one for each not yet through `_ready`
+        # The same for URLs, of which the walk waits for none: stuck ones hold up no files.
+        self._fetching = threading.Lock()  # for the next two
+        self._to_fetch: deque[_Entry] = deque()
+        self._under_way = 0
+        self._batch_size = DEFAULT_BATCH
+        self._in_flight = 1
+        self._running: deque[Callable[[], None]] = deque()  # submitted batches, oldest first; a call waits and settles
+
+    def stop(self) -> None:
+        """End the iteration soon, from a signal handler or another thread.
+
+        Results that are known or being computed are yielded, also where inputs before them have none; the rest is
+        dropped whole.
+        """
+        self._stopped = True
+        self._ready.put(None)
+
+    def __iter__(self) -> Iterator[Result]:
+        error: BaseException | None = None
+        try:
+            try:
+                _start(self._walk, "walk")
+                yield from self._labelled()
+            except Exception as raised:
+                error = raised
+            except KeyboardInterrupt:
+                if not self._stopped:
+                    raise
+            self._stopped = True
+            yield from self._known()
+            if error is not None:
+                raise error
+        finally:
+            self._close()
+
+    def _labelled(self) -> Iterator[Result]:
+        finished = 0
+        end: _WalkEnd | None = None
+        while not self._stopped and (end is None or finished < end.begun):
+            batch: list[_Entry] = []
+            for item in self._ready_items():
+                if isinstance(item, _WalkEnd):
+                    end = item
+                    continue
+                finished += 1
+                if item.fetched:
+                    self._fetch_more(ended=1)
+                else:
+                    self._ahead.release()
+                if item.result is None:
+                    batch.append(item)
+            if batch and not self._stopped:
+                self._submit(batch)
+            yield from self._settled()
+            yield from self._finished()
+        yield from self._settled(everything=True)
+        if end is not None and end.error is not None:
+            raise end.error
+
+    def _known(self) -> Iterator[Result]:
+        """The end of an iteration that ends early: what is known, in input order, across the gaps."""
+        while self._running:
+            with suppress(Exception):  # an engine that failed may fail again: the first error is the one that is raised
+                self._running.popleft()()
+        while self._entries:
+            if (result := self._entries.popleft().result) is not None:
+                yield result
+
+    def _settled(self, *, everything: bool = False) -> Iterator[Result]:
+        """Wait for the oldest batches, as long as the device has no place or no use for another one beside them."""
+        while self._running and (
+            everything
+            or len(self._running) == self._in_flight
+            or self._ready.qsize() < self._batch_size  # of less, a better batch is made when the device is free
+        ):
+            self._running.popleft()()
+            yield from self._finished()
+
+    def _finished(self) -> Iterator[Result]:
+        while self._entries and (result := self._entries[0].result) is not None:
+            self._entries.popleft()
+            self._window.release()
+            yield result
+
+    def _ready_items(self) -> Iterator[_Entry | _WalkEnd]:
+        """Wait for something to be ready; yield it, and what else is by then, up to a batch."""
+        item = self._ready.get()
+        count = 0
+        while item is not None:
+            if isinstance(item, _Crash):
+                raise item.error
+            yield item
+            count += 1
+            if count == self._batch_size:
+                return
+            try:
+                item = self._ready.get_nowait()
+            except Empty:
+                return
+
+    def _walk(self) -> None:
+        """On a thread of its own: find the inputs and begin each, as far ahead as the bounds allow."""
+        begun = 0
+        error: BaseException | None = None
+        try:
+            for source in self._inputs:
+                fetched = source.kind is Kind.URL and source.error is None and not self._options.offline
+                self._window.acquire()
+                if not fetched:
+                    self._ahead.acquire()
+                if self._stopped:
+                    return
+                if begun < self._workers:
+                    try:
+                        _start(self._decode, "decode")
+                    except HieraError:
+                        if not begun:  # else those that there are do
+                            raise
+                self._begin(_Entry(source, self._settings, fetched=fetched))
+                begun += 1
+        except BaseException as raised:  # handed to the consumer, whose iteration it ends
+            error = raised
+        finally:
+            self._ready.put(_WalkEnd(begun, error))
+
+    def _begin(self, entry: _Entry) -> None:
+        source = entry.source
+        self._entries.append(entry)
+        if source.error is not None:
+            entry.fail(source.error)
+            self._ready.put(entry)
+        elif entry.fetched:
+            self._to_fetch.append(entry)
+            self._fetch_more()
+        elif source.kind is Kind.URL:
+            entry.fail(FetchError("--offline forbids fetching it"))
+            self._ready.put(entry)
+        else:
+            self._tasks.put(entry)
+
+    def _fetch_more(self, *, ended: int = 0) -> None:
+        """Begin to fetch what waits for it, so far as the bound allows. ended: URLs that came through `_ready`."""
+        with self._fetching:
+            self._under_way -= ended
+            while self._to_fetch and self._under_way < self._options.limits.at_once and not self._stopped:
+                self._under_way += 1
+                self._fetch(self._to_fetch.popleft())
+
+    def _fetch(self, entry: _Entry) -> None:
+        from hiera_cli.inputs.fetch import Fetcher  # the HTTP client takes 0.1 s to import
+
+        try:
+            self._fetcher = self._fetcher or Fetcher(self._options.limits)
+        except Exception as error:  # its settings come from the environment: proxies, certificates
+            entry.fail(FetchError(f"the web client can't be set up: {error}"))
+            self._ready.put(entry)
+            return
+
+        def done(body: bytes | InputError) -> None:
+            if isinstance(body, InputError):
+                entry.fail(body)
+                self._ready.put(entry)
+            else:
+                entry.data = body
+                self._tasks.put(entry)
+
+        self._fetcher.submit(entry.source.path, done)
+
+    def _decode(self) -> None:
+        while (entry := self._tasks.get()) is not None:
+            try:
+                if entry.source.kind is Kind.FILE:
+                    entry.stamp = stamp_of(entry.source.path)
+                with collected() as entry.remarks:
+                    entry.pixels = pixels_of(entry.source, entry.data, self._options)
+                entry.data = None
+                if entry.source.image is not None:  # no longer needed here, while the Result may wait for long
+                    entry.source = replace(entry.source, image=None)
+            except InputError as error:
+                entry.fail(error)
+            except MemoryError:
+                entry.fail(TooLargeError("there is not enough memory to read it"))
+            except BaseException as error:  # a fault of ours: it ends the run, and is not to hang it
+                self._ready.put(_Crash(error))
+                return
+            self._ready.put(entry)
+
+    def _submit(self, batch: list[_Entry]) -> None:
+        if self._classifier is None:
+            self.loading = True
+            try:
+                self._classifier = self._load()
+            finally:
+                self.loading = False
+            self._in_flight = self._classifier.engine.in_flight
+            # The next batches are decoded while these run.
+            self._ahead.release(self._in_flight * self._classifier.engine.batch_size)
+        engine = self._classifier.engine
+        answer = engine.submit([entry.pixels for entry in batch if entry.pixels is not None])
+        self._batch_size = engine.batch_size  # after, as it shrinks when a GPU's memory runs out
+        for entry in batch:
+            entry.pixels = None
+        self._running.append(partial(self._settle, self._classifier, batch, answer))
+
+    def _settle(self, classifier: Classifier, batch: list[_Entry], answer: Answer) -> None:
+        for entry, row in zip(batch, answer(), strict=True):
+            if np.isfinite(row).all():
+                predictions = predict(row, classifier.labels, self._options.top_k, self._options.min_score)
+                entry.result = Result(
+                    entry.source.path,
+                    classifier.checkpoint.name,
+                    predictions,
+                    precision=classifier.engine.precision,
+                    stamp=entry.stamp,
+                    remarks=tuple(entry.remarks),
+                    settings=entry.settings,
+                )
+            else:
+                entry.fail(InferenceError("the model's answer is no number; --precision fp32 has a wider range"))
+
+    def _close(self) -> None:
+        self._stopped = True
+        self._window.release()
+        self._ahead.release()
+        for _ in range(self._workers):
+            self._tasks.put(None)
+        with self._fetching:  # after which none is made any more
+            if self._fetcher is not None:
+                self._fetcher.close()
+
+
+@dataclass(frozen=True)
+class _WalkEnd:
+    """No more inputs. begun: how many there were. error: what ended the walk early."""
+
+    begun: int
+    error: BaseException | None
+
+
+@dataclass(frozen=True)
+class _Crash:
+    """What a thread raised that it should not have."""
+
+    error: BaseException
+
+
+def _window(top_k: int) -> int:
+    return min(WINDOW, max(MIN_WINDOW, MAX_WAITING // max(1, top_k)))
+
+
+def _start(target: Callable[[], None], name: str) -> None:
+    try:
+        threading.Thread(target=target, name=name, daemon=True).start()
+    except (RuntimeError, MemoryError) as error:
+        message = f"cannot start a thread: {str(error) or 'out of memory'}"
+        raise HieraError(message, "The system allows no more of them now: `ulimit -u` shows its limit.") from error

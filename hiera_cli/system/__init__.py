@@ -1,0 +1,1 @@
+"""What lies below everything: text, terminals, streams, threads."""

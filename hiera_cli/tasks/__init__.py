@@ -1,0 +1,1 @@
+"""What a row of the model's output means."""
