@@ -11,7 +11,7 @@ from checkpoint_maker import SMALL, reference_model
 
 from hiera_cli.checkpoints.layouts import TRANSFORMERS, expected_shapes
 from hiera_cli.checkpoints.published import PUBLISHED
-from hiera_cli.model.architecture import GRID, Architecture
+from hiera_cli.model.architecture import GRID, Architecture, Block
 from hiera_cli.model.hiera import Attention, Hiera, max_pool, unroll
 
 
@@ -116,12 +116,13 @@ def test_query_pooling_three_times_is_max_pooling_of_the_grid() -> None:
 def naive_attention(attention: Attention, x: torch.Tensor) -> torch.Tensor:
     """One group of tokens, one image, head by head, in the words of the paper."""
     dim = attention.proj.in_features
-    size = dim // attention.num_heads
+    shape = attention.shape
+    size = dim // shape.num_heads
     q, k, v = attention.qkv(x).split(dim, dim=-1)
-    if attention.pool:
-        units = q.view(-1, 4, attention.unit_tokens // 4, dim)
+    if shape.pools:
+        units = q.view(-1, 4, shape.unit_tokens // 4, dim)
         q = torch.stack([unit.max(0).values for unit in units]).flatten(0, 1)
-    heads = [slice(head * size, head * size + size) for head in range(attention.num_heads)]
+    heads = [slice(head * size, head * size + size) for head in range(shape.num_heads)]
     return attention.proj(torch.cat([(q[:, h] @ k[:, h].T / size**0.5).softmax(-1) @ v[:, h] for h in heads], dim=-1))
 
 
@@ -129,7 +130,9 @@ def naive_attention(attention: Attention, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("within_units", [True, False], ids=["mask units", "global"])
 def test_attention_equals_its_naive_form(dim_out: int, within_units: bool) -> None:
     torch.manual_seed(0)
-    attention = Attention(12, dim_out, 3, unit_tokens=16, within_units=within_units)
+    attention = Attention(
+        Block(12, dim_out, 3, pools=dim_out != 12, tokens=80, unit_tokens=16, within_units=within_units)
+    )
     x = torch.randn(2, 5 * 16, 12)
     with torch.inference_mode():
         got = attention(x)
@@ -144,7 +147,7 @@ def test_attention_equals_its_naive_form(dim_out: int, within_units: bool) -> No
 
 def test_mask_unit_attention_sees_nothing_outside_the_unit() -> None:
     torch.manual_seed(0)
-    attention = Attention(12, 12, 3, unit_tokens=16, within_units=True)
+    attention = Attention(Block(12, 12, 3, pools=False, tokens=80, unit_tokens=16, within_units=True))
     x = torch.randn(1, 5 * 16, 12)
     changed = x.clone()
     changed[:, 16:32] += 1

@@ -12,7 +12,6 @@ from hiera_cli.errors import CheckpointError
 from hiera_cli.model.architecture import (
     GRID,
     MLP_RATIO,
-    NUM_STAGES,
     PATCH_SIZE,
     Architecture,
 )
@@ -86,24 +85,21 @@ def expected_shapes(architecture: Architecture) -> dict[str, Shape]:
         shapes[f"{name}.weight"] = weight
         shapes[f"{name}.bias"] = weight[:1]
 
-    dim = architecture.embed_dim
-    shapes["pos_embed"] = (1, GRID * GRID, dim)
-    layer("patch_embed.proj", (dim, 3, PATCH_SIZE, PATCH_SIZE))
-    block = 0
-    for stage in range(NUM_STAGES):
-        dim_out = architecture.dim(stage)
-        for _ in range(architecture.depths[stage]):
-            layer(f"blocks.{block}.norm1", (dim,))
-            layer(f"blocks.{block}.attn.qkv", (3 * dim_out, dim))
-            layer(f"blocks.{block}.attn.proj", (dim_out, dim_out))
-            layer(f"blocks.{block}.norm2", (dim_out,))
-            layer(f"blocks.{block}.mlp.fc1", (MLP_RATIO * dim_out, dim_out))
-            layer(f"blocks.{block}.mlp.fc2", (dim_out, MLP_RATIO * dim_out))
-            if dim != dim_out:
-                layer(f"blocks.{block}.proj", (dim_out, dim))
-            dim, block = dim_out, block + 1
-    layer("head.norm", (dim,))
-    layer("head.fc", (architecture.num_classes, dim))
+    shapes["pos_embed"] = (1, GRID * GRID, architecture.embed_dim)
+    layer("patch_embed.proj", (architecture.embed_dim, 3, PATCH_SIZE, PATCH_SIZE))
+    for number, block in enumerate(architecture.blocks()):
+        name, dim, dim_out = f"blocks.{number}", block.dim, block.dim_out
+        layer(f"{name}.norm1", (dim,))
+        layer(f"{name}.attn.qkv", (3 * dim_out, dim))
+        layer(f"{name}.attn.proj", (dim_out, dim_out))
+        layer(f"{name}.norm2", (dim_out,))
+        layer(f"{name}.mlp.fc1", (MLP_RATIO * dim_out, dim_out))
+        layer(f"{name}.mlp.fc2", (dim_out, MLP_RATIO * dim_out))
+        if dim != dim_out:
+            layer(f"{name}.proj", (dim_out, dim))
+    layer("head.norm", (architecture.features,))
+    if architecture.num_classes:
+        layer("head.fc", (architecture.num_classes, architecture.features))
     return shapes
 
 

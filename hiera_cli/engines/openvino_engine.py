@@ -27,12 +27,11 @@ from hiera_cli.model.architecture import (
     IMAGE_SIZE,
     LAYER_NORM_EPS,
     MASK_UNIT,
-    MASK_UNIT_ATTENTION,
-    NUM_STAGES,
     PATCH_PADDING,
     PATCH_STRIDE,
     POOL,
     Architecture,
+    Block,
 )
 
 # openvino imports its converter of models, which is not needed here, takes longer than all the rest of it, and reports
@@ -159,26 +158,24 @@ class _Graph:
     def hiera(self, architecture: Architecture) -> ov.Model:
         pixels = op.parameter([-1, 3, IMAGE_SIZE, IMAGE_SIZE], np.float32, name="pixels")
         x = self.tokens(pixels, architecture.embed_dim)
-        tokens, unit_tokens, dim, block = GRID * GRID, MASK_UNIT * MASK_UNIT, architecture.embed_dim, 0
-        for stage in range(NUM_STAGES):
-            for layer in range(architecture.depths[stage]):
-                dim_out, heads = architecture.dim(stage), architecture.num_heads[stage]
-                within_units = MASK_UNIT_ATTENTION[max(stage - 1, 0) if layer == 0 else stage]
-                name = f"blocks.{block}"
-                y = self.norm(x, f"{name}.norm1")
-                pools = dim != dim_out
-                if pools:
-                    x = self.max_pool(self.linear(y, f"{name}.proj"), (), tokens, unit_tokens, dim_out)
-                group = unit_tokens if within_units else tokens
-                y = self.attention(y, f"{name}.attn", heads, dim_out // heads, group, unit_tokens if pools else 0)
-                if pools:
-                    tokens, unit_tokens = tokens // POOL, unit_tokens // POOL
-                x = op.add(x, self.linear(_reshape(y, -1, tokens, dim_out), f"{name}.attn.proj"))
-                hidden = op.gelu(self.linear(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1"), "erf")
-                x = op.add(x, self.linear(hidden, f"{name}.mlp.fc2"))
-                dim, block = dim_out, block + 1
+        for number, block in enumerate(architecture.blocks()):
+            x = self.block(x, f"blocks.{number}", block)
         x = op.reduce_mean(x, _ints(1), keep_dims=False)
         return ov.Model([self.linear(self.norm(x, "head.norm"), "head.fc")], [pixels], "hiera")
+
+    def block(self, x: Node, name: str, block: Block) -> Node:
+        """(B, N, C) → (B, N or N/4, C')."""
+        y = self.norm(x, f"{name}.norm1")
+        if block.dim != block.dim_out:
+            x = self.linear(y, f"{name}.proj")
+            if block.pools:
+                x = self.max_pool(x, (), block.tokens, block.unit_tokens, block.dim_out)
+        y = _reshape(
+            self.attention(y, f"{name}.attn", block), -1, block.tokens // (POOL if block.pools else 1), block.dim_out
+        )
+        x = op.add(x, self.linear(y, f"{name}.attn.proj"))
+        hidden = op.gelu(self.linear(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1"), "erf")
+        return op.add(x, self.linear(hidden, f"{name}.mlp.fc2"))
 
     def tokens(self, pixels: Node, dim: int) -> Node:
         """Patches, positions, and the unrolled order: (B, N, C)."""
@@ -195,12 +192,14 @@ class _Graph:
         x = _reshape(x, -1, *lead, tokens // unit_tokens, POOL, unit_tokens // POOL, dim)
         return _reshape(op.reduce_max(x, _ints(len(lead) + 2)), -1, *lead, tokens // POOL, dim)
 
-    def attention(self, x: Node, name: str, heads: int, size: int, group: int, pool_unit: int) -> Node:
-        """Up to the output projection: (B·U or B, group, C). pool_unit: tokens in a mask unit, 0 for no pooling."""
+    def attention(self, x: Node, name: str, block: Block) -> Node:
+        """Up to the output projection: (B·U or B, group, H, D)."""
+        heads, size = block.num_heads, block.dim_out // block.num_heads
+        group = block.unit_tokens if block.within_units else block.tokens  # tokens that see each other
         qkv = op.transpose(_reshape(self.linear(x, f"{name}.qkv"), -1, group, 3, heads, size), _ints(2, 0, 3, 1, 4))
         q, k, v = (op.squeeze(each, _ints(0)) for each in op.split(qkv, op.constant(np.int64(0)), 3).outputs())
-        if pool_unit:
-            q = self.max_pool(q, (heads,), group, pool_unit, size)
+        if block.pools:
+            q = self.max_pool(q, (heads,), group, block.unit_tokens, size)
         weights = op.matmul(op.multiply(q, op.constant(np.float32(size**-0.5))), k, transpose_a=False, transpose_b=True)
         x = op.matmul(op.softmax(weights, -1), v, transpose_a=False, transpose_b=False)
         return op.transpose(x, _ints(0, 2, 1, 3))

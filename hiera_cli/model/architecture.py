@@ -1,7 +1,8 @@
-"""The numbers that make one Hiera differ from another. Free of torch."""
+"""The numbers and the blocks that make one Hiera differ from another: the network's one description. Free of torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # Common to every published Hiera (arXiv 2306.00989, section 3 and appendix).
@@ -17,20 +18,58 @@ MASK_UNIT_ATTENTION = (True, True, False, False)  # by stage; False is global at
 
 
 @dataclass(frozen=True)
+class Block:
+    """The shape of one transformer block.
+
+    dim, dim_out: channels before and after it; where they differ, its shortcut is a linear projection. pools: whether
+    it merges 2 × 2 tokens into one. tokens, unit_tokens: before it, of an image and of a mask unit. within_units:
+    whether its attention is within mask units, or over all tokens.
+    """
+
+    dim: int
+    dim_out: int
+    num_heads: int
+    pools: bool
+    tokens: int
+    unit_tokens: int
+    within_units: bool
+
+
+@dataclass(frozen=True)
 class Architecture:
-    """A Hiera classifier in numbers.
+    """A Hiera in numbers.
 
     embed_dim: channels at stage 1; they double at each stage.
     num_heads: attention heads, by stage.
     depths: blocks, by stage.
-    num_classes: length of the logits.
+    num_classes: length of the logits; 0 for a backbone, which has no classifier.
+    query_pools: at the first block of how many stages, from the second on, tokens are pooled.
     """
 
     embed_dim: int
     num_heads: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
     num_classes: int = 1000
+    query_pools: int = NUM_STAGES - 1
 
     def dim(self, stage: int) -> int:
         """Channels at a stage, counted from 0."""
         return int(self.embed_dim << stage)
+
+    @property
+    def features(self) -> int:
+        """Channels of the last stage."""
+        return self.dim(NUM_STAGES - 1)
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, in order."""
+        dim, tokens, unit_tokens = self.embed_dim, GRID * GRID, MASK_UNIT * MASK_UNIT
+        for stage, depth in enumerate(self.depths):
+            for layer in range(depth):
+                pools = layer == 0 and 0 < stage <= self.query_pools
+                # The first block of a stage still attends the way of the stage before it.
+                within_units = MASK_UNIT_ATTENTION[max(stage - 1, 0) if layer == 0 else stage]
+                yield Block(dim, self.dim(stage), self.num_heads[stage], pools, tokens, unit_tokens, within_units)
+                dim = self.dim(stage)
+                if pools:
+                    tokens, unit_tokens = tokens // POOL, unit_tokens // POOL

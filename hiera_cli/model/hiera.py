@@ -22,18 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hiera_cli.model import architecture
 from hiera_cli.model.architecture import (
     GRID,
     LAYER_NORM_EPS,
     MASK_UNIT,
-    MASK_UNIT_ATTENTION,
     MLP_RATIO,
-    NUM_STAGES,
     PATCH_PADDING,
     PATCH_SIZE,
     PATCH_STRIDE,
     POOL,
-    Architecture,
 )
 
 
@@ -58,30 +56,24 @@ def max_pool(x: Tensor, dim: int, unit_tokens: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention within each mask unit or over all tokens; with query pooling where dims change.
+    """Multi-head self-attention within each mask unit or over all tokens; with query pooling where the block pools."""
 
-    unit_tokens: T, tokens in a mask unit on entry.
-    """
-
-    def __init__(self, dim: int, dim_out: int, num_heads: int, unit_tokens: int, within_units: bool) -> None:
+    def __init__(self, shape: architecture.Block) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.unit_tokens = unit_tokens
-        self.within_units = within_units
-        self.pool = dim != dim_out
-        self.dim_out = dim_out
-        self.qkv = nn.Linear(dim, 3 * dim_out)
-        self.proj = nn.Linear(dim_out, dim_out)
+        self.shape = shape
+        self.qkv = nn.Linear(shape.dim, 3 * shape.dim_out)
+        self.proj = nn.Linear(shape.dim_out, shape.dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, _ = x.shape
-        group = self.unit_tokens if self.within_units else tokens  # tokens that see each other
-        qkv = self.qkv(x).view(-1, group, 3, self.num_heads, self.dim_out // self.num_heads)
+        shape = self.shape
+        group = shape.unit_tokens if shape.within_units else tokens  # tokens that see each other
+        qkv = self.qkv(x).view(-1, group, 3, shape.num_heads, shape.dim_out // shape.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 × (B·U or B, H, group, D)
-        if self.pool:
-            q = max_pool(q, 2, self.unit_tokens)
+        if shape.pools:
+            q = max_pool(q, 2, shape.unit_tokens)
         x = F.scaled_dot_product_attention(q, k, v)
-        x = x.transpose(1, 2).reshape(batch, -1, self.dim_out)  # (B, N or N/4, C)
+        x = x.transpose(1, 2).reshape(batch, -1, shape.dim_out)  # (B, N or N/4, C)
         return self.proj(x)  # type: ignore[no-any-return]
 
 
@@ -100,19 +92,21 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block. The first of stages 2 to 4 doubles the channels and pools the tokens 4 to 1."""
 
-    def __init__(self, dim: int, dim_out: int, num_heads: int, unit_tokens: int, within_units: bool) -> None:
+    def __init__(self, shape: architecture.Block) -> None:
         super().__init__()
-        self.unit_tokens = unit_tokens
-        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.attn = Attention(dim, dim_out, num_heads, unit_tokens, within_units)
-        self.norm2 = nn.LayerNorm(dim_out, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(dim_out)
-        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+        self.shape = shape
+        self.norm1 = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
+        self.attn = Attention(shape)
+        self.norm2 = nn.LayerNorm(shape.dim_out, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(shape.dim_out)
+        self.proj = nn.Linear(shape.dim, shape.dim_out) if shape.dim != shape.dim_out else None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(x)
         if self.proj is not None:  # the shortcut follows the *normed* input, pooled like the queries
-            x = max_pool(self.proj(y), 1, self.unit_tokens)
+            x = self.proj(y)
+            if self.shape.pools:
+                x = max_pool(x, 1, self.shape.unit_tokens)
         x = x + self.attn(y)
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
@@ -143,25 +137,13 @@ class Head(nn.Module):
 class Hiera(nn.Module):
     """A Hiera classifier: pixels (B, 3, 224, 224), normalised, to logits (B, num_classes) in fp32."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: architecture.Architecture) -> None:
         super().__init__()
         dim = architecture.embed_dim
         self.patch_embed = PatchEmbed(dim)
         self.pos_embed = nn.Parameter(torch.empty(1, GRID * GRID, dim))
-        blocks = []
-        unit_tokens = MASK_UNIT * MASK_UNIT
-        for stage in range(NUM_STAGES):
-            for layer in range(architecture.depths[stage]):
-                dim_out = architecture.dim(stage)
-                pools = dim != dim_out
-                # The block that pools still attends the way of the stage before it.
-                within_units = MASK_UNIT_ATTENTION[max(stage - 1, 0) if layer == 0 else stage]
-                blocks.append(Block(dim, dim_out, architecture.num_heads[stage], unit_tokens, within_units))
-                if pools:
-                    unit_tokens //= POOL
-                dim = dim_out
-        self.blocks = nn.ModuleList(blocks)
-        self.head = Head(dim, architecture.num_classes)
+        self.blocks = nn.ModuleList(map(Block, architecture.blocks()))
+        self.head = Head(architecture.features, architecture.num_classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.patch_embed(pixels)
