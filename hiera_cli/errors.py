@@ -1,16 +1,20 @@
 """What can go wrong, as one family of exceptions. The command layer alone turns them into text and exit statuses.
 
-Every message says what was being done and to what; `hint` says what the user can do next.
+Every message says what was being done and to what; `hint` says what the user can do next. Where that is an option or a
+command, only the command layer knows what it is called: an error names a `remedy` then, which has its words in
+commands/remedies.py.
 """
 
 
 class HieraError(Exception):
     """Anything this package raises on purpose."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, remedy: str = "", **about: object) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.remedy = remedy
+        self.about = about  # what the words of the remedy are filled with
 
 
 class UsageError(HieraError):

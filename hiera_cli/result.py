@@ -20,10 +20,14 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an input has no label. type: the error's class name, such as DecodeError."""
+    """Why there is no answer for an input.
+
+    type: the error's class name, such as DecodeError. remedy: see errors.py; it is no part of the record.
+    """
 
     type: str
     message: str
+    remedy: str = ""
 
     def __str__(self) -> str:
         return self.message

@@ -109,7 +109,9 @@ def main() -> None:
 def _tell(error: Exception) -> None:
     """What went wrong, and what to do next."""
     if isinstance(error, HieraError):
-        message, hint = error.message, error.hint
+        from hiera_cli.commands import remedies
+
+        message, hint = error.message, remedies.hint(error)
     elif is_out_of_memory(error):
         message, hint = "there is not enough memory", "Free some, or use a smaller model (-m tiny) or --batch-size 1."
     else:  # a fault of ours

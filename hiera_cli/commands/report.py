@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 
+from hiera_cli.commands.remedies import of_input
 from hiera_cli.result import Result
 from hiera_cli.system import terminal
 from hiera_cli.system.printable import printable
@@ -95,7 +96,7 @@ class Report:
         else:
             self.failed += 1
             path = result.path if result.path.strip() else repr(result.path)
-            self._tell_of_failure(f"{path}: {result.error.message}")
+            self._tell_of_failure(f"{path}: {of_input(result.error.message, result.error.remedy)}")
         self._latest = self._clock()
         if self._rated is None:
             self._rated = self._latest, self.done

@@ -69,7 +69,7 @@ class _Entry:
 
     def fail(self, error: InputError) -> None:
         self.data = self.pixels = None
-        failure = Failure(type(error).__name__, error.message)
+        failure = Failure(type(error).__name__, error.message, error.remedy)
         self.result = Result(
             self.source.path,
             self.settings.model,
