@@ -13,6 +13,7 @@ from __future__ import annotations
 __version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
+    "Classified",
     "Classifier",
     "DecodeError",
     "DeviceError",
@@ -29,7 +30,18 @@ __all__ = [
     "UsageError",
     "__version__",
     "load_classifier",
+    "preprocess",
 ]
+
+_WHERE = {  # but for the errors
+    "Classified": "tasks.classify",
+    "Classifier": "classifier",
+    "Failure": "result",
+    "Prediction": "tasks.classify",
+    "Result": "result",
+    "load_classifier": "classifier",
+    "preprocess": "images.recipe",
+}
 
 TYPE_CHECKING = False  # without importing typing: the first milliseconds of the program are where Ctrl-C is a traceback
 if TYPE_CHECKING:
@@ -47,7 +59,9 @@ if TYPE_CHECKING:
         TooLargeError,
         UsageError,
     )
-    from hiera_cli.result import Failure, Prediction, Result
+    from hiera_cli.images.recipe import preprocess
+    from hiera_cli.result import Failure, Result
+    from hiera_cli.tasks.classify import Classified, Prediction
 
 
 def __getattr__(name: str) -> object:
@@ -55,9 +69,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    module = {"Classifier": "classifier", "load_classifier": "classifier"}.get(
-        name, "errors" if name.endswith("Error") else "result"
-    )
+    module = "errors" if name.endswith("Error") else _WHERE[name]
     return getattr(import_module(f"{__name__}.{module}"), name)
 
 

@@ -27,9 +27,9 @@ from hiera_cli.engines.open import open_engine
 from hiera_cli.engines.placement import Machine, choose
 from hiera_cli.inputs.source import Source
 from hiera_cli.model.architecture import Architecture
-from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
 from hiera_cli.system.threads import apart
+from hiera_cli.tasks.classify import Classify
 
 PHOTO = (500, 375)  # pixels, an ImageNet photo's usual size
 PHOTOS = 32
@@ -188,6 +188,6 @@ def _end_to_end(checkpoint: Checkpoint, engine: Engine, paths: list[str]) -> Run
     classifier = Classifier(checkpoint, engine)
 
     def run() -> int:
-        return sum(1 for _ in Stream(map(Source, paths), lambda: classifier, Options()))
+        return sum(1 for _ in Stream(map(Source, paths), lambda: classifier, Classify()))
 
     return run

@@ -26,7 +26,7 @@ from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.limits import MAX_PIXELS
 from hiera_cli.pipeline.options import Options, check_count
 from hiera_cli.pipeline.stream import Stream
-from hiera_cli.result import Result
+from hiera_cli.tasks.classify import Classified, Classify
 
 if TYPE_CHECKING:
     from hiera_cli.checkpoints.hub import Progress
@@ -46,6 +46,11 @@ class Classifier:
         self.engine = engine
 
     @property
+    def name(self) -> str:
+        """As records have it: the Hub repository, "demo", or the path that was given."""
+        return self.checkpoint.name
+
+    @property
     def labels(self) -> tuple[Label, ...]:
         """The model's classes."""
         return self.checkpoint.labels
@@ -59,7 +64,7 @@ class Classifier:
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
         full_decode: bool = False,
-    ) -> Iterator[Result]:
+    ) -> Iterator[Classified]:
         """Label files, folders, http(s) URLs and images in memory: one of them, or any number.
 
         Yields one Result for each image, in order, as they are known. In memory: a PIL.Image of any mode, or an array,
@@ -72,8 +77,8 @@ class Classifier:
         decoding = Decoding(max_pixels=max_pixels, full=full_decode)
         arguments = (_argument(item, decoding) for item in _each(inputs))
         found = find.expand(arguments, find.Walk(decode.suffixes), warn=lambda message: None)
-        options = Options(top_k, min_score, workers, decoding=decoding, model=self.checkpoint.name)
-        return iter(Stream(found, lambda: self, options))
+        options = Options(workers, decoding=decoding, model=self.name)
+        return iter(Stream(found, lambda: self, Classify(top_k, min_score), options))
 
 
 def _each(inputs: Input | Iterable[Input]) -> Iterable[Input]:

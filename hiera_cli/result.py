@@ -1,21 +1,13 @@
-"""The record that each input ends as."""
+"""The record that each input ends as. What a task answers of an image stands in the task's own kind of Result."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One label of an image. rank counts from 1; score is the softmax probability, 0 to 1."""
-
-    rank: int
-    index: int
-    wnid: str | None
-    label: str
-    score: float
+from hiera_cli.system.utf8 import name_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +43,57 @@ def stamp_of(path: str) -> Stamp | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What a record depends on beside its input. model: its name in the records."""
-
-    model: str = ""
-    top_k: int = 5
-    min_score: float = 0.0
-    full_decode: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
-    """The one record of one input: its predictions, best first, or its error.
+    """The one record of one input: the answer of the run's task, which a subclass holds, or its error.
 
-    path: as the user gave it; of an image in memory the file that Pillow opened, or "". model: of the
-    run. precision: at which it was labelled, "" for an error. stamp: of a file, before it was read. remarks: what its
-    decoder said of it, beside the error if there is one. settings: of the run.
+    path: as the user gave it; of an image in memory the file that Pillow opened, or "". model: of the run. precision:
+    in which the model computed, "" for an error. stamp: of a file, before it was read. remarks: what its decoder said
+    of it, beside the error if there is one. settings: the options that the record depends on.
     """
 
     path: str
     model: str = ""
-    predictions: tuple[Prediction, ...] = ()
     error: Failure | None = None
     precision: str = ""
     stamp: Stamp | None = None
     remarks: tuple[str, ...] = ()
-    settings: Settings = Settings()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    done: ClassVar[str] = "done"  # what is said of an input that has its answer
 
     def to_dict(self) -> dict[str, Any]:
-        """The record that `--json` prints of it: strings, numbers, lists and dictionaries alone."""
-        from hiera_cli.outputs.formats import record  # which imports this module
+        """The record that JSON shows of it: strings, numbers, lists and dictionaries alone.
 
-        return record(self)
+        The same keys in the same order whether it is an answer or an error. data/ has its JSON Schema.
+        """
+        path, path_bytes = name_fields(self.path)
+        failed = self.error
+        return {
+            "path": path,
+            "path_bytes": path_bytes,
+            "status": "ok" if failed is None else "error",
+            "model": self.model,
+            "precision": self.precision or None,
+            **self.answer(),
+            "error": None if failed is None else {"type": failed.type, "message": failed.message},
+            "remarks": list(self.remarks),
+            "settings": dict(self.settings),
+        }
+
+    def answer(self) -> dict[str, Any]:
+        """What the task answers, as it stands in the record; the same keys for an error."""
+        return {}
+
+    @classmethod
+    def is_answer(cls, record: Mapping[str, Any]) -> bool:
+        """Whether a parsed record has an answer of this kind."""
+        return True
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the records of one run have in common. kind: of Results. model: its name. settings: as in each of them."""
+
+    kind: type[Result]
+    model: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.pipeline import stream as stream_module
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
-from hiera_cli.result import Result
+from hiera_cli.tasks.classify import Classified, Classify
 
 
 class Brightness:
@@ -72,13 +72,13 @@ def grey(folder: Path, name: str, step: int) -> str:
     return str(path)
 
 
-def run(inputs: Iterable[Source | str], engine: Brightness | None = None, **options: object) -> list[Result]:
+def run(inputs: Iterable[Source | str], engine: Brightness | None = None, **options: object) -> list[Classified]:
     found = (Source(item) if isinstance(item, str) else item for item in inputs)
     classifier = stand_in(engine or Brightness())
-    return list(Stream(found, lambda: classifier, Options(top_k=1, **options)))  # type: ignore[arg-type]
+    return list(Stream(found, lambda: classifier, Classify(1), Options(**options)))  # type: ignore[arg-type]
 
 
-def outcome(result: Result) -> str:
+def outcome(result: Classified) -> str:
     return result.error.type if result.error else result.predictions[0].label
 
 
@@ -108,7 +108,7 @@ def test_nothing_readable_needs_no_model(tmp_path: Path) -> None:
     def load() -> Classifier:
         raise AssertionError("the model was loaded")
 
-    results = list(Stream([Source("gone.jpg"), Source(str(tmp_path))], load, Options()))
+    results = list(Stream([Source("gone.jpg"), Source(str(tmp_path))], load, Classify()))
     assert [outcome(result) for result in results] == ["NotFoundError", "ReadError"]
 
 
@@ -118,7 +118,9 @@ def test_what_loading_raises_comes_after_the_results_before_it(tmp_path: Path) -
 
     seen = []
     with pytest.raises(CheckpointError, match="no weights"):
-        for result in Stream([Source("gone.jpg"), Source(grey(tmp_path, "a.png", 1))], load, Options(workers=1)):
+        for result in Stream(
+            [Source("gone.jpg"), Source(grey(tmp_path, "a.png", 1))], load, Classify(), Options(workers=1)
+        ):
             seen.append(outcome(result))
     assert seen in ([], ["NotFoundError"])  # what was ready together is not yielded half
 
@@ -130,7 +132,7 @@ def test_what_finding_the_inputs_raises_comes_after_the_results_before_it(tmp_pa
 
     seen = []
     with pytest.raises(UsageError, match="the list broke"):
-        for result in Stream(inputs(), lambda: stand_in(Brightness()), Options(top_k=1)):
+        for result in Stream(inputs(), lambda: stand_in(Brightness()), Classify(1)):
             seen.append(outcome(result))
     assert seen == ["step 1"]
 
@@ -143,7 +145,7 @@ def test_the_first_result_does_not_wait_for_the_last_input(tmp_path: Path) -> No
         assert seen.wait(10)
         yield Source(grey(tmp_path, "b.png", 2))
 
-    stream = iter(Stream(inputs(), lambda: stand_in(Brightness()), Options(top_k=1)))
+    stream = iter(Stream(inputs(), lambda: stand_in(Brightness()), Classify(1)))
     assert outcome(next(stream)) == "step 1"
     seen.set()
     assert [outcome(result) for result in stream] == ["step 2"]
@@ -212,7 +214,7 @@ def test_what_is_known_is_yielded_at_a_stop_also_behind_what_is_not(tmp_path: Pa
 
     inputs = behind_slow(tmp_path, 500)
     engine = Stopping(batch_size=4)
-    stream = Stream(inputs, lambda: stand_in(engine), Options(top_k=1, workers=2))
+    stream = Stream(inputs, lambda: stand_in(engine), Classify(1), Options(workers=2))
     paths = [result.path for result in stream]
     assert paths == [source.path for source in inputs[1 : 1 + len(paths)]]
     assert 20 < len(paths) == engine.submitted < 100
@@ -231,7 +233,7 @@ def test_what_is_known_is_yielded_before_a_device_fails_also_behind_what_is_not(
     engine = Failing(batch_size=4)
     paths = []
     with pytest.raises(DeviceError, match="not enough free memory"):
-        for result in Stream(inputs, lambda: stand_in(engine), Options(top_k=1, workers=2)):
+        for result in Stream(inputs, lambda: stand_in(engine), Classify(1), Options(workers=2)):
             paths.append(result.path)
     assert paths == [source.path for source in inputs[1 : 1 + engine.submitted]]
 
@@ -249,7 +251,7 @@ def test_what_other_batches_gave_is_yielded_before_a_device_fails_to_answer(
     inputs = behind_slow(tmp_path, 500)
     paths = []
     with pytest.raises(DeviceError, match="fell off the bus"):
-        for result in Stream(inputs, lambda: stand_in(engine), Options(top_k=1, workers=2)):
+        for result in Stream(inputs, lambda: stand_in(engine), Classify(1), Options(workers=2)):
             paths.append(result.path)
     assert paths == [source.path for source in inputs[1 : 1 + sum(engine.batches)]]
 
@@ -293,7 +295,7 @@ def test_what_is_known_is_yielded_before_an_error_that_nobody_foresaw(
     monkeypatch.setattr(module, name, lambda path, *settings: broken(path) or image)
     seen = []
     with pytest.raises(RuntimeError, match="nobody foresaw this"):
-        for result in Stream([*map(Source, "ab")], lambda: stand_in(engine), Options(top_k=1, workers=1)):
+        for result in Stream([*map(Source, "ab")], lambda: stand_in(engine), Classify(1), Options(workers=1)):
             seen.append(result.path)
     assert seen == ["a"]
 
@@ -305,7 +307,7 @@ def test_an_interrupt_of_the_loading_after_a_stop_ends_the_iteration_with_what_i
         raise KeyboardInterrupt
 
     inputs = [Source(grey(tmp_path, "a.png", 1)), Source("gone.jpg")]
-    stream = Stream(inputs, load, Options(workers=1))
+    stream = Stream(inputs, load, Classify(), Options(workers=1))
     assert [outcome(result) for result in stream] in ([], ["NotFoundError"])  # whether it was looked for by then
     assert not stream.loading
 
@@ -315,7 +317,7 @@ def test_an_interrupt_without_a_stop_is_the_caller_s(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(Stream([Source(grey(tmp_path, "a.png", 1))], load, Options()))
+        list(Stream([Source(grey(tmp_path, "a.png", 1))], load, Classify()))
 
 
 @pytest.fixture
@@ -351,9 +353,9 @@ def test_one_thread_to_decode_is_enough(tmp_path: Path, allow_threads: Callable[
     assert [result.path for result in run(paths, workers=4)] == paths
 
 
-@pytest.mark.parametrize(("top_k", "window"), [(1, 1 << 16), (5, 1 << 16), (100, 5242), (1000, 1024), (10**9, 1024)])
+@pytest.mark.parametrize(("top_k", "window"), [(1, 1 << 16), (5, 1 << 16), (100, 5242), (1000, 524), (10**9, 512)])
 def test_the_more_predictions_an_input_has_the_fewer_results_wait(top_k: int, window: int) -> None:
-    assert stream_module._window(top_k) == window
+    assert stream_module._window(Classify(top_k).result_bytes) == window
 
 
 def test_inputs_are_taken_only_so_far_ahead(tmp_path: Path) -> None:
@@ -367,7 +369,7 @@ def test_inputs_are_taken_only_so_far_ahead(tmp_path: Path) -> None:
 
     path = grey(tmp_path, "a.png", 3)
     workers, batch = 2, 4
-    stream = iter(Stream(inputs(), lambda: stand_in(Brightness(batch)), Options(workers=workers)))
+    stream = iter(Stream(inputs(), lambda: stand_in(Brightness(batch)), Classify(), Options(workers=workers)))
     look_ahead = stream_module.DEFAULT_BATCH + workers + Brightness.in_flight * batch
     for number in range(1, 50):
         next(stream)
@@ -430,7 +432,7 @@ def test_what_was_in_flight_is_yielded_before_a_device_fails(tmp_path: Path, in_
     sources = [Source(grey(tmp_path, f"{number:02}.png", number % 10)) for number in range(80)]
     seen = []
     with pytest.raises(DeviceError, match="not enough free memory"):
-        for result in Stream(sources, lambda: stand_in(engine), Options(top_k=1, workers=1)):
+        for result in Stream(sources, lambda: stand_in(engine), Classify(1), Options(workers=1)):
             seen.append(outcome(result))
     assert engine.pending_at_failure == in_flight - 1
     assert seen == [f"step {number % 10}" for number in range(engine.submitted)]
@@ -441,7 +443,8 @@ def test_what_was_in_flight_is_yielded_after_a_stop(tmp_path: Path) -> None:
     stream = Stream(
         [Source(grey(tmp_path, f"{number:02}.png", number % 10)) for number in range(80)],
         lambda: stand_in(engine),
-        Options(top_k=1, workers=1),
+        Classify(1),
+        Options(workers=1),
     )
     seen = []
     for result in stream:
@@ -466,7 +469,7 @@ def test_batches_stay_as_small_as_the_memory_of_a_device(tmp_path: Path) -> None
 
 def test_stop_drops_what_is_not_finished_and_keeps_what_is(tmp_path: Path) -> None:
     paths = [grey(tmp_path, f"{number}.png", number % 10) for number in range(300)]
-    stream = Stream(map(Source, paths), lambda: stand_in(Brightness()), Options(top_k=1))
+    stream = Stream(map(Source, paths), lambda: stand_in(Brightness()), Classify(1))
     results = []
     for result in stream:
         results.append(result)
@@ -492,7 +495,7 @@ def test_an_answer_that_is_no_number_is_an_error_of_that_image_alone(tmp_path: P
 def test_offline_fetches_no_url() -> None:
     (result,) = run([Source("http://127.0.0.1:9/cat.jpg", Kind.URL)], offline=True)
     assert result.error is not None
-    assert result.error.message == "--offline forbids fetching it"
+    assert result.error.message == "offline mode forbids fetching it"
 
 
 @pytest.fixture
@@ -510,7 +513,7 @@ def stdin() -> Iterator[int]:
 def test_an_image_on_a_stdin_that_does_not_block_arrives_whole(tmp_path: Path, stdin: int) -> None:
     os.set_blocking(0, False)  # as a parent that shares the pipe, such as node, leaves it
     image = Path(grey(tmp_path, "a.png", 4)).read_bytes()
-    results = iter(Stream([Source("-", Kind.STDIN)], lambda: stand_in(Brightness()), Options(top_k=1)))
+    results = iter(Stream([Source("-", Kind.STDIN)], lambda: stand_in(Brightness()), Classify(1)))
     os.write(stdin, image[:10])
     threading.Timer(0.1, lambda: (os.write(stdin, image[10:]), os.close(stdin))).start()
     assert outcome(next(results)) == "step 4"

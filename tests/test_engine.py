@@ -32,7 +32,7 @@ from hiera_cli.images.decode import load
 from hiera_cli.inputs.source import Source
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
-from hiera_cli.result import Result
+from hiera_cli.tasks.classify import Classified, Classify
 
 CPU = Machine()
 NEW_CPU = Machine(cpu_bf16=True)
@@ -230,10 +230,9 @@ def test_the_same_images_get_the_same_scores_whatever_the_batches_and_whichever_
     classifier = Classifier(checkpoint, open_engine(checkpoint, place, keep=False))
     paths = [str(path) for path in samples]
 
-    def results(batch_size: int) -> list[Result]:
+    def results(batch_size: int) -> list[Classified]:
         classifier.engine.batch_size = batch_size
-        options = Options(top_k=1000, workers=len(paths))
-        return list(Stream(map(Source, paths), lambda: classifier, options))
+        return list(Stream(map(Source, paths), lambda: classifier, Classify(1000), Options(workers=len(paths))))
 
     expected = results(batch_size=1)
     assert [result.predictions[0].index for result in expected] == list(samples.values())

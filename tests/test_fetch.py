@@ -49,6 +49,7 @@ from hiera_cli.limits import Limits
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
 from hiera_cli.result import Result
+from hiera_cli.tasks.classify import Classify
 
 MIB = 1 << 20
 PATIENCE = 10.0  # seconds after which a test gives up on what should have happened long ago
@@ -851,9 +852,9 @@ class FakeEngine:
 
 def stream(inputs: list[str], engine: FakeEngine, **limits: float) -> Stream:
     labels = tuple(Label(index, None, os.path.basename(path)) for index, path in enumerate(SAMPLES))
-    fake = SimpleNamespace(engine=engine, labels=labels, checkpoint=SimpleNamespace(name="fake"))
+    fake = SimpleNamespace(engine=engine, labels=labels, name="fake")
     found = [Source(path, Kind.URL if "://" in path else Kind.FILE) for path in inputs]
-    return Stream(found, lambda: cast(Classifier, fake), Options(workers=2, limits=Limits(**limits)))  # type: ignore[arg-type]
+    return Stream(found, lambda: cast(Classifier, fake), Classify(), Options(workers=2, limits=Limits(**limits)))  # type: ignore[arg-type]
 
 
 def run(inputs: list[str], engine: FakeEngine, patience: float = PATIENCE, **limits: float) -> list[Result]:

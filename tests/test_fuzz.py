@@ -17,8 +17,8 @@ from test_classifier import Brightness, stand_in
 from hiera_cli.errors import InputError
 from hiera_cli.images import decode
 from hiera_cli.inputs.source import Source
-from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
+from hiera_cli.tasks.classify import Classify
 
 FORMATS = (
     "JPEG",
@@ -99,7 +99,7 @@ def test_five_thousand_broken_files_give_one_record_each(tmp_path: Path) -> None
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(damaged(choice.choice(whole), choice.choice(whole), choice))
         paths.append(str(path))
-    results = list(Stream(map(Source, paths), lambda: stand_in(Brightness(32)), Options(top_k=1)))
+    results = list(Stream(map(Source, paths), lambda: stand_in(Brightness(32)), Classify(1)))
     assert [result.path for result in results] == paths
     outcomes = {result.error.type if result.error else "ok" for result in results}
     assert outcomes <= {"ok", "DecodeError", "TooLargeError"}

@@ -35,6 +35,7 @@ from hiera_cli.images.room import Room
 from hiera_cli.inputs.source import Source
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
+from hiera_cli.tasks.classify import Classify
 
 FOLDER = Path(__file__).parent.parent / "sample_images"
 SAMPLES = sorted(path for path in FOLDER.iterdir() if path.suffix in (".jpg", ".png"))
@@ -881,7 +882,7 @@ def test_the_threads_of_a_run_share_one_room(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(decode, "crop", counted)
     paths = [write(tmp_path / f"{number}.png", encode(photo(), "PNG")) for number in range(12)]
     options = Options(workers=4, decoding=Decoding(room=Room(1)))
-    results = list(Stream(map(Source, paths), lambda: stand_in(Brightness()), options))
+    results = list(Stream(map(Source, paths), lambda: stand_in(Brightness()), Classify(), options))
     assert [result.path for result in results] == paths
     assert len(decoded) == 12
 

@@ -20,31 +20,32 @@ import pytest
 
 from hiera_cli.errors import OutputError
 from hiera_cli.outputs.destination import OutputFile, OutputStream, is_stream
-from hiera_cli.outputs.formats import RECORDS, plain, table
+from hiera_cli.outputs.labels import RECORDS, plain, table
 from hiera_cli.outputs.names import FORMATS
-from hiera_cli.result import Failure, Prediction, Result, Settings
+from hiera_cli.result import Failure
 from hiera_cli.system.printable import printable
 from hiera_cli.system.streams import ReaderGone
 from hiera_cli.system.utf8 import from_fields
+from hiera_cli.tasks.classify import Classified, Prediction
 
-SETTINGS = Settings("org/m", 2, 0.05)
-CAT = Result(
+SETTINGS = {"top_k": 2, "min_score": 0.05, "full_decode": False}
+CAT = Classified(
     "cat.jpg",
     "org/m",
-    (Prediction(1, 281, "n02123045", "tabby, tabby cat", 0.87312345), Prediction(2, 7, None, "dog", 0.1)),
+    predictions=(Prediction(1, 281, "n02123045", "tabby, tabby cat", 0.87312345), Prediction(2, 7, None, "dog", 0.1)),
     precision="bf16",
     remarks=("its EXIF data are damaged", "so is its profile"),
     settings=SETTINGS,
 )
-BROKEN = Result("broken.jpg", "org/m", error=Failure("DecodeError", "damaged, or so"), settings=SETTINGS)
-NOTHING = Result("plain.png", "org/m", precision="bf16", settings=SETTINGS)
+BROKEN = Classified("broken.jpg", "org/m", error=Failure("DecodeError", "damaged, or so"), settings=SETTINGS)
+NOTHING = Classified("plain.png", "org/m", precision="bf16", settings=SETTINGS)
 
 
-def writing(name: str, results: Iterable[Result]) -> Iterator[str]:
+def writing(name: str, results: Iterable[Classified]) -> Iterator[str]:
     return {"plain": plain, "table": table, **RECORDS}[name](results)
 
 
-def written(name: str, *results: Result) -> str:
+def written(name: str, *results: Classified) -> str:
     return "".join(writing(name, results))
 
 
@@ -97,8 +98,8 @@ ODD = [
 ]  # fmt: skip
 
 
-def results_of(names: Iterable[str]) -> list[Result]:
-    return [Result(name, "m", CAT.predictions[:1]) for name in names]
+def results_of(names: Iterable[str]) -> list[Classified]:
+    return [Classified(name, "m", predictions=CAT.predictions[:1]) for name in names]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -106,8 +107,8 @@ def test_every_format_is_valid_utf_8_whatever_the_names_and_texts(name: str) -> 
     odd = "\ud800 \udcff \ud83d\ude00"
     results = [
         *results_of([*ODD, odd]),
-        Result("x", odd, (Prediction(1, 0, None, odd, 1.0),), precision="fp32", remarks=(odd,)),
-        Result(odd, error=Failure("ReadError", odd)),
+        Classified("x", odd, predictions=(Prediction(1, 0, None, odd, 1.0),), precision="fp32", remarks=(odd,)),
+        Classified(odd, error=Failure("ReadError", odd)),
     ]
     text = written(name, *results)
     assert "\x1b" not in text or name in ("csv", "tsv")
@@ -187,10 +188,10 @@ def test_no_results_are_still_a_document(name: str, empty: str) -> None:
 def test_each_result_is_written_before_the_next_is_asked_for(name: str) -> None:
     asked = []
 
-    def results() -> Iterator[Result]:
+    def results() -> Iterator[Classified]:
         for number in range(3):
             asked.append(number)
-            yield Result(f"{number}.jpg", "m", CAT.predictions)
+            yield Classified(f"{number}.jpg", "m", predictions=CAT.predictions)
 
     text = writing(name, results())
     seen = ""
@@ -202,7 +203,7 @@ def test_each_result_is_written_before_the_next_is_asked_for(name: str) -> None:
 def test_lines_and_terminals_get_control_characters_as_escapes() -> None:
     assert printable("a\x1b[31m\n\x9b\u202eb é 😀‍🔥 \udce9") == "a\\x1b[31m\\n\\x9b\\u202eb é 😀‍🔥 \\xe9"
     assert printable("\udce9\n", keep="\n") == "\\xe9\n"
-    hostile = Result("x\x1b]0;owned\x07\n.jpg", "m", (Prediction(1, 0, None, "\x1b[2Jcat", 1.0),))
+    hostile = Classified("x\x1b]0;owned\x07\n.jpg", "m", predictions=(Prediction(1, 0, None, "\x1b[2Jcat", 1.0),))
     for name in ("plain", "table", "json", "jsonl"):
         assert "\x1b" not in written(name, hostile)
         assert "\x07" not in written(name, hostile)

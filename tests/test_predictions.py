@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from hiera_cli.checkpoints.labels import Label, imagenet_labels, matching
-from hiera_cli.result import Prediction
-from hiera_cli.tasks.classify import predict
+from hiera_cli.tasks.classify import Prediction, predict
 
 LABELS = (Label(0, "n0", "cat"), Label(1, None, "dog"), Label(2, "n2", "rocket"))
 LOGITS = np.log(np.array([0.2, 0.7, 0.1], dtype=np.float32))

@@ -20,6 +20,7 @@ from hiera_cli.images.remarks import LENGTH, MOST, collected, remark
 from hiera_cli.inputs.source import Source
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
+from hiera_cli.tasks.classify import Classify
 
 CAT = (SAMPLES / "cat.jpg").read_bytes()
 EXIF = b"Exif\0\0II*\0\x08\0\0\0"
@@ -91,7 +92,7 @@ def test_what_pillow_logs_is_in_the_record_and_not_on_stderr(hiera: Hiera, tmp_p
 
 
 def test_each_file_has_its_own_remarks_on_however_many_threads(odd_files: list[str]) -> None:
-    stream = Stream(map(Source, odd_files * 50), lambda: stand_in(Brightness()), Options(workers=8))
+    stream = Stream(map(Source, odd_files * 50), lambda: stand_in(Brightness()), Classify(), Options(workers=8))
     assert [list(result.remarks) for result in stream] == [remarks for _, remarks in ODD.values()] * 50
 
 
@@ -101,7 +102,7 @@ def test_the_filters_of_a_python_program_change_nothing(odd_files: list[str], ac
     with warnings.catch_warnings():
         warnings.simplefilter(action)
         for _ in range(2):
-            (result,) = Stream([Source(odd_files[3])], lambda: stand_in(Brightness()), Options())
+            (result,) = Stream([Source(odd_files[3])], lambda: stand_in(Brightness()), Classify())
             assert result.error is None
             assert list(result.remarks) == ODD["animated.png"][1]
 

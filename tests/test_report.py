@@ -6,9 +6,10 @@ import pytest
 from conftest import in_a_terminal
 
 from hiera_cli.commands.report import ECHO, Report, bar_line
-from hiera_cli.outputs.formats import table
-from hiera_cli.result import Failure, Prediction, Result
+from hiera_cli.outputs.labels import table
+from hiera_cli.result import Failure, Result
 from hiera_cli.system.terminal import cells, wrapped
+from hiera_cli.tasks.classify import Classified, Prediction
 
 
 class Clock:
@@ -109,7 +110,7 @@ def test_messages_on_a_narrow_terminal_break_at_spaces(environment: dict[str, st
 
 
 def test_a_long_label_wraps_under_itself_in_a_narrow_terminal_and_the_path_stays_whole() -> None:
-    result = Result("p" * 50, "m", (Prediction(1, 0, None, "a label of many words that goes on", 0.5),))
+    result = Classified("p" * 50, "m", predictions=(Prediction(1, 0, None, "a label of many words that goes on", 0.5),))
     assert "".join(table([result], unicode=False, columns=40)) == (
         f"{'p' * 50}\n   50.0%  ##    a label of many words\n{' ' * 16}that goes on\n"
     )

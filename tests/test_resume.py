@@ -24,14 +24,16 @@ from test_classifier import Brightness, grey, stand_in
 
 from hiera_cli.checkpoints.published import DEMO_FOLDER
 from hiera_cli.errors import OutputError
+from hiera_cli.images.decode import Decoding
 from hiera_cli.inputs.source import Source
 from hiera_cli.outputs.journal import Journal
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
-from hiera_cli.result import Settings
+from hiera_cli.result import Records
 from hiera_cli.system.utf8 import from_fields
+from hiera_cli.tasks.classify import Classify
 
-SETTINGS = Settings("stand-in", 1, 0.0)
+RECORDS = Options(model="stand-in").records(Classify(1))
 
 
 class Counting(Brightness):
@@ -43,8 +45,8 @@ class Counting(Brightness):
 def run(paths: Iterable[str], output: Path, *, stop_after: int | None = None, **options: bool) -> int:
     """A run in this process. Returns how many images the model saw. stop_after: leave off after so many records."""
     engine = Counting()
-    journal = Journal(str(output), SETTINGS, **options)
-    stream = Stream(journal.remaining(map(Source, paths)), lambda: stand_in(engine), Options(top_k=1, workers=2))
+    journal = Journal(str(output), RECORDS, **options)
+    stream = Stream(journal.remaining(map(Source, paths)), lambda: stand_in(engine), Classify(1), Options(workers=2))
     complete = True
     for number, text in enumerate(journal.jsonl(stream), 1):
         journal.write(text)
@@ -159,11 +161,11 @@ def test_an_input_named_twice_is_done_once_and_not_at_each_run(paths: list[str],
 
 def test_records_of_other_weights_of_the_same_name_are_not_mixed_in(paths: list[str], output: Path) -> None:
     def go_on(digest: str, *, stop_after: int) -> None:
-        journal = Journal(str(output), SETTINGS, resume=True)
+        journal = Journal(str(output), RECORDS, resume=True)
         try:
             journal.check("fp32", digest)
             inputs = journal.remaining(map(Source, paths))
-            stream = Stream(inputs, lambda: stand_in(Counting()), Options(top_k=1, workers=2))
+            stream = Stream(inputs, lambda: stand_in(Counting()), Classify(1), Options(workers=2))
             for text in islice(journal.jsonl(stream), stop_after):
                 journal.write(text)
         finally:
@@ -203,24 +205,24 @@ def test_an_input_named_twice_has_two_records(paths: list[str], output: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("records", "message"),
     [
-        (Settings("other", 1, 0.0), "it was made with model stand-in, this run has other"),
-        (Settings("stand-in", 5, 0.0), "it was made with top-k 1, this run has 5"),
-        (Settings("stand-in", 1, 0.5), r"it was made with min-score 0\.0, this run has 0\.5"),
+        (Options(model="other").records(Classify(1)), "it was made with model stand-in, this run has other"),
+        (Options(model="stand-in").records(Classify(5)), "it was made with top-k 1, this run has 5"),
+        (Options(model="stand-in").records(Classify(1, 0.5)), r"it was made with min-score 0\.0, this run has 0\.5"),
         (
-            Settings("stand-in", 1, 0.0, full_decode=True),
+            Options(model="stand-in", decoding=Decoding(full=True)).records(Classify(1)),
             "it was made without --full-decode, this run is with",
         ),
     ],
 )
 def test_other_settings_are_refused_and_nothing_is_touched(
-    paths: list[str], output: Path, settings: Settings, message: str
+    paths: list[str], output: Path, records: Records, message: str
 ) -> None:
     run(paths, output)
     before = output.read_bytes()
     with pytest.raises(OutputError, match=message):
-        Journal(str(output), settings, resume=True)
+        Journal(str(output), records, resume=True)
     assert output.read_bytes() == before
     assert not Path(f"{output}.part").exists()
 
@@ -286,7 +288,7 @@ def test_a_record_has_what_resume_goes_by_at_its_end(paths: list[str], output: P
 
 def test_another_precision_is_refused(paths: list[str], output: Path) -> None:
     run(paths, output, stop_after=3)
-    journal = Journal(str(output), SETTINGS, resume=True)
+    journal = Journal(str(output), RECORDS, resume=True)
     with pytest.raises(OutputError, match="it was made with precision fp32, this run has bf16"):
         journal.check("bf16", "0123")
     journal.check("fp32", "0123")
@@ -337,7 +339,7 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(output: Path, nam
     there = output.with_name(name)
     there.write_bytes(content.encode())
     with pytest.raises(OutputError, match="line 1 of it is not a record of hiera"):
-        Journal(str(output), SETTINGS, resume=True)
+        Journal(str(output), RECORDS, resume=True)
     assert there.read_bytes() == content.encode()
     assert os.listdir(output.parent) == [name]
 
@@ -346,7 +348,7 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(output: Path, nam
 def test_whole_lines_behind_records_are_never_cut(output: Path, tail: str) -> None:
     output.write_text(f"{RECORD}\n{tail}")
     with pytest.raises(OutputError, match="line 2 of it is not a record of hiera"):
-        Journal(str(output), SETTINGS, resume=True)
+        Journal(str(output), RECORDS, resume=True)
     assert output.read_text() == f"{RECORD}\n{tail}"
 
 
@@ -366,11 +368,11 @@ def test_a_run_that_cannot_start_leaves_everything_as_it_was(paths: list[str], o
         stream.write(RECORD[:30])
     before = part.read_bytes()
     for options in ({"resume": True}, {"overwrite": True}):
-        Journal(str(output), SETTINGS, **options).close(complete=False)
+        Journal(str(output), RECORDS, **options).close(complete=False)
         assert part.read_bytes() == before
     part.rename(output)
     before = output.read_bytes()
-    Journal(str(output), SETTINGS, resume=True).close(complete=False)
+    Journal(str(output), RECORDS, resume=True).close(complete=False)
     assert output.read_bytes() == before
     assert not part.exists()
 
@@ -405,14 +407,14 @@ def test_of_a_damaged_file_the_records_before_the_damage_can_be_kept(
 def test_without_resume_an_unfinished_output_is_not_overwritten(paths: list[str], output: Path) -> None:
     run(paths, output, stop_after=3)
     with pytest.raises(OutputError, match="an earlier run did not finish"):
-        Journal(str(output), SETTINGS)
+        Journal(str(output), RECORDS)
     assert run(paths, output, overwrite=True) == 20
 
 
 def test_two_runs_do_not_write_one_file(paths: list[str], output: Path) -> None:
-    journal = Journal(str(output), SETTINGS)
+    journal = Journal(str(output), RECORDS)
     with pytest.raises(OutputError, match="another run is writing"):
-        Journal(str(output), SETTINGS, resume=True)
+        Journal(str(output), RECORDS, resume=True)
     journal.close(complete=False)
 
 

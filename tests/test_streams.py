@@ -216,12 +216,12 @@ def test_what_is_done_apart_returns_raises_and_may_take_too_long() -> None:
 def test_a_fault_of_the_program_is_a_sentence_and_the_document_is_closed(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hiera_cli.pipeline import stream
+    from hiera_cli.tasks import classify
 
     def fault(*arguments: object) -> None:
         raise TypeError("a\nfault")
 
-    monkeypatch.setattr(stream, "predict", fault)
+    monkeypatch.setattr(classify, "predict", fault)
     done = call("classify", CAT, "--json", "-q")
     assert (done.status, json.loads(done.out)) == (2, [])
     assert done.err.startswith("hiera: error: internal error, which should not happen: TypeError: a\\nfault (")

@@ -410,6 +410,7 @@ def classify(
     from hiera_cli.commands import run
     from hiera_cli.images.decode import Decoding
     from hiera_cli.pipeline.options import Options
+    from hiera_cli.tasks.classify import Classify
 
     decoding = Decoding(max_pixels=max_pixels, full=full_decode)
     limits = Limits(connect=min(Limits.connect, url_timeout), total=url_timeout, bytes=max_mib << 20)
@@ -427,9 +428,8 @@ def classify(
         device=device,
         precision=precision,
         batch_size=batch_size,
+        task=Classify(top_k, min_score),
         options=Options(
-            top_k=top_k,
-            min_score=min_score,
             workers=workers,
             limits=limits,
             decoding=decoding,

@@ -8,7 +8,10 @@ from hiera_cli.errors import HieraError
 REMEDIES: dict[str, str] = {}
 
 # Of an input that failed: behind the message, in brackets.
-INPUT_REMEDIES: dict[str, str] = {}
+INPUT_REMEDIES: dict[str, str] = {
+    "offline": "--offline",
+    "wider range": "--precision fp32 has a wider range",
+}
 
 
 def hint(error: HieraError) -> str:

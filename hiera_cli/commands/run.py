@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from hiera_cli.checkpoints import published, resolve
 from hiera_cli.checkpoints.hub import Progress
@@ -25,8 +25,9 @@ from hiera_cli.images import decode
 from hiera_cli.inputs import find, lists, read, source
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.outputs.destination import OutputFile, OutputStream, encoded, is_stream
-from hiera_cli.outputs.formats import RECORDS, Writer, plain, table
+from hiera_cli.outputs.formats import Writer
 from hiera_cli.outputs.journal import Journal
+from hiera_cli.outputs.labels import RECORDS, plain, table
 from hiera_cli.outputs.names import FORMATS, SUFFIXES
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
@@ -36,6 +37,7 @@ from hiera_cli.system.printable import printable
 from hiera_cli.system.signals import handled
 from hiera_cli.system.streams import ReaderGone
 from hiera_cli.system.threads import apart
+from hiera_cli.tasks.classify import Classified, Classify
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Request:
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | None = None
+    task: Classify = field(default_factory=Classify)
     options: Options = field(default_factory=Options)
     exclude: tuple[str, ...] = ()
     hidden: bool = False
@@ -158,7 +161,10 @@ class _Run:
             self._sink = OutputStream(request.output)
         elif name == "jsonl":
             self._sink = self._file = self._journal = Journal(
-                request.output, request.options.settings, resume=request.resume, overwrite=request.overwrite
+                request.output,
+                request.options.records(request.task),
+                resume=request.resume,
+                overwrite=request.overwrite,
             )
             self._writer = self._journal.jsonl
         else:
@@ -169,7 +175,8 @@ class _Run:
         self._skipped = Skipped(tell=self._name_skipped if request.verbose else None)
         self._walk = find.Walk(decode.suffixes, request.exclude, request.hidden, request.follow)
         found = self._sources()
-        self._stream = Stream(self._journal.remaining(found) if self._journal else found, self._load, request.options)
+        remaining = self._journal.remaining(found) if self._journal else found
+        self._stream: Stream[Classifier, Classified] = Stream(remaining, self._load, request.task, request.options)
 
     def run(self) -> ExitStatus:
         if self._shows_progress:
@@ -350,7 +357,7 @@ def _writer(name: str, output: str | None, *, null: bool) -> Writer:
 class _Interrupts:
     """What a signal to end does: the first ends the stream in good order, a second one the program at once."""
 
-    def __init__(self, stream: Stream, report: Report) -> None:
+    def __init__(self, stream: Stream[Any, Any], report: Report) -> None:
         self.signal = 0
         self._stream = stream
         self._report = report

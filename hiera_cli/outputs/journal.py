@@ -23,8 +23,7 @@ from typing import Any
 from hiera_cli.errors import OutputError
 from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.outputs.destination import OutputFile
-from hiera_cli.outputs.formats import record
-from hiera_cli.result import Result, Settings, stamp_of
+from hiera_cli.result import Records, Result, stamp_of
 from hiera_cli.system.printable import printable
 from hiera_cli.system.utf8 import as_json, from_fields, name_bytes, valid
 
@@ -38,12 +37,19 @@ MAX_RECORD_BYTES = 64 << 20  # a longer line is no record: not even one of 100,0
 class Journal:
     """A jsonl output that can be gone on with.
 
-    path: the output. settings: of this run. resume: go on with what is there. overwrite: forget what is there.
+    path: the output. records: of this run. resume: go on with what is there. overwrite: forget what is there.
     Raises OutputError if it can't be written, holds something else than records, or was made with other settings.
     """
 
-    def __init__(self, path: str, settings: Settings, *, resume: bool = False, overwrite: bool = False) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        path: str,
+        records: Records,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self._records = records
         self._precision: str | None = None  # of the records that are there; None without any
         self._weights: str | None = None  # digest of those that made them; None without any, and in older files
         self._digest: str | None = None  # of the weights of this run, once they are there
@@ -70,7 +76,7 @@ class Journal:
                 resume["weights"] = self._digest
             if result.stamp is not None:
                 resume.update(asdict(result.stamp))
-            yield as_json({**record(result), "resume": resume}) + "\n"
+            yield as_json({**result.to_dict(), "resume": resume}) + "\n"
 
     def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
         """The sources that have no record yet, or whose record is an error's or of another state of the file."""
@@ -126,7 +132,7 @@ class Journal:
         self._digest = digest[:DIGEST_DIGITS]
         if self._weights not in (None, self._digest):
             raise OutputError(
-                f"cannot go on with {self._file.path}: it was made with other weights of {self._settings.model} "
+                f"cannot go on with {self._file.path}: it was made with other weights of {self._records.model} "
                 f"(sha256 {self._weights}…, this run has {self._digest}…)",
                 "Name another --output, or --overwrite to begin anew.",
             )
@@ -136,7 +142,7 @@ class Journal:
         start = 0
         with self._file.reading() as stream:
             for number, line in enumerate(iter(lambda: stream.readline(MAX_RECORD_BYTES), b""), 1):
-                entry = _parsed(line) if line.endswith(b"\n") else None
+                entry = self._parsed(line) if line.endswith(b"\n") else None
                 if entry is None:
                     if self._is_torn(line, number):
                         break
@@ -171,30 +177,31 @@ class Journal:
 
     def _check(self, entry: dict[str, Any]) -> None:
         settings = _settings(entry)
-        for name in ("top_k", "min_score"):
-            if settings.get(name) != getattr(self._settings, name):
-                raise self._made_otherwise(name.replace("_", "-"), settings.get(name), getattr(self._settings, name))
-        if settings.get("full_decode", False) != self._settings.full_decode:
-            with_it, without = "with --full-decode", "without --full-decode"
-            then, now = (without, with_it) if self._settings.full_decode else (with_it, without)
-            raise OutputError(
-                f"cannot go on with {self._file.path}: it was made {then}, this run is {now}",
-                "Say the same again, name another --output, or --overwrite to begin anew.",
-            )
+        for name, now in self._records.settings.items():
+            then = settings.get(name, False if isinstance(now, bool) else None)  # earlier versions had fewer switches
+            if then != now:
+                raise self._made_otherwise(name.replace("_", "-"), then, now)
         if entry["status"] == "ok":
-            if entry["model"] != valid(self._settings.model):
-                raise self._made_otherwise("model", entry["model"], self._settings.model)
+            if entry["model"] != valid(self._records.model):
+                raise self._made_otherwise("model", entry["model"], self._records.model)
             self._precision = _precision(entry)
             self._weights = entry["resume"].get("weights") or self._weights
 
     def _made_otherwise(self, what: str, then: object, now: object) -> OutputError:
+        if isinstance(now, bool):
+            with_it, without = f"with --{what}", f"without --{what}"
+            was, this = (without, with_it) if now else (with_it, without)
+            return OutputError(
+                f"cannot go on with {self._file.path}: it was made {was}, this run is {this}",
+                "Say the same again, name another --output, or --overwrite to begin anew.",
+            )
         return OutputError(
             f"cannot go on with {self._file.path}: it was made with {what} {then}, this run has {now}",
             f"Use --{what} {then} again, another --output, or --overwrite to begin anew.",
         )
 
     def _is_done(self, source: Source, start: int) -> bool:
-        entry = _parsed(self._line_at(start))
+        entry = self._parsed(self._line_at(start))
         if entry is None or entry["status"] != "ok" or _name(entry) != name_bytes(source.path):
             return False
         if source.kind is not Kind.FILE:
@@ -214,10 +221,44 @@ class Journal:
     def _line_of_today(self, start: int) -> bytes:
         """The record that begins there, in today's shape."""
         line = self._line_at(start)
-        entry = _parsed(line) if self._has_old else None
+        entry = self._parsed(line) if self._has_old else None
         if entry is None or not _is_old(entry):
             return line
-        return f"{as_json(_of_today(entry, self._settings))}\n".encode()
+        return f"{as_json(self._of_today(entry))}\n".encode()
+
+    def _parsed(self, line: bytes) -> dict[str, Any] | None:
+        """A record that `--resume` can go by, or None. As it is written: no byte order mark, no other line end."""
+        if not line.startswith(FIRST_BYTES) or line.endswith(b"\r\n"):
+            return None
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):  # the latter for [[[[…
+            return None
+        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+            return None
+        if entry.get("status") not in ("ok", "error") or not isinstance(entry.get("resume"), dict):
+            return None
+        if not isinstance(entry.get("path_bytes"), str | None) or not isinstance(_settings(entry), dict):
+            return None
+        try:
+            _name(entry)
+        except ValueError:
+            return None
+        if entry["status"] == "error":
+            return entry
+        return entry if isinstance(entry.get("model"), str) and self._records.kind.is_answer(entry) else None
+
+    def _of_today(self, old: dict[str, Any]) -> dict[str, Any]:
+        """A record of an earlier version, as one of today."""
+        name, precision = os.fsdecode(_name(old)), _precision(old) or ""
+        today = self._records.kind(name, self._records.model, precision=precision, settings=self._records.settings)
+        return {
+            **today.to_dict(),
+            **{key: old.get(key, none) for key, none in today.answer().items()},
+            "status": old["status"],
+            "error": old.get("error"),
+            "resume": {key: old["resume"].get(key) for key in RESUME},
+        }
 
     def _is_whole(self, starts: Iterable[int]) -> bool:
         """Whether these are all the lines of the file, as they stand in it."""
@@ -247,43 +288,6 @@ def _merged(starts: Iterable[int], gone: list[int], before: int) -> Iterator[int
         next_gone = next(waiting, None)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A record that `--resume` can go by, or None. As it is written: no byte order mark, no other line end."""
-    if not line.startswith(FIRST_BYTES) or line.endswith(b"\r\n"):
-        return None
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):  # the latter for [[[[…
-        return None
-    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
-        return None
-    if entry.get("status") not in ("ok", "error") or not isinstance(entry.get("resume"), dict):
-        return None
-    if not isinstance(entry.get("path_bytes"), str | None) or not isinstance(_settings(entry), dict):
-        return None
-    try:
-        _name(entry)
-    except ValueError:
-        return None
-    if entry["status"] == "error":
-        return entry
-    predictions = entry.get("predictions")
-    if not isinstance(entry.get("model"), str) or not isinstance(predictions, list):
-        return None
-    return entry if all(_is_prediction(each, rank) for rank, each in enumerate(predictions, 1)) else None
-
-
-def _is_prediction(value: Any, rank: int) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.get("rank") == rank
-        and isinstance(value.get("index"), int)
-        and isinstance(value.get("label"), str)
-        and isinstance(value.get("score"), float)
-        and 0 <= value["score"] <= 1
-    )
-
-
 def _name(entry: dict[str, Any]) -> bytes:
     """The input of a record, byte for byte."""
     return from_fields(entry["path"], entry.get("path_bytes"))
@@ -300,14 +304,3 @@ def _settings(entry: dict[str, Any]) -> Any:
 
 def _precision(entry: dict[str, Any]) -> Any:
     return entry["resume"].get("precision") if _is_old(entry) else entry.get("precision")
-
-
-def _of_today(old: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """A record of an earlier version, of a run with these settings, as one of today."""
-    return {
-        **record(Result(os.fsdecode(_name(old)), settings.model, precision=_precision(old) or "", settings=settings)),
-        "status": old["status"],
-        "predictions": old.get("predictions", []),
-        "error": old.get("error"),
-        "resume": {name: old["resume"].get(name) for name in RESUME},
-    }

@@ -17,16 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import numpy as np
-
-from hiera_cli.engines.engine import Answer
 from hiera_cli.engines.machine import cpu_count
 from hiera_cli.errors import (
     FetchError,
     HieraError,
-    InferenceError,
     InputError,
     TooLargeError,
 )
@@ -35,76 +31,71 @@ from hiera_cli.images.remarks import collected
 from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.prepare import pixels_of
-from hiera_cli.result import Failure, Result, Settings, Stamp, stamp_of
-from hiera_cli.tasks.classify import predict
+from hiera_cli.result import Failure, Result, Stamp, stamp_of
+from hiera_cli.tasks.task import Model, Task
 
 if TYPE_CHECKING:
-    from hiera_cli.classifier import Classifier
     from hiera_cli.inputs.fetch import Fetcher
 
 
+M = TypeVar("M", bound=Model)
+R = TypeVar("R", bound=Result)
+
 # Inputs between the oldest unfinished one and the newest that was begun: so many that one URL which is stuck for its
-# whole time does not idle the machine. Most are Results that wait, of about a kilobyte each with five predictions.
+# whole time does not idle the machine. Most are Results that wait: where those are large, the window is smaller.
 WINDOW = 1 << 16
-MIN_WINDOW = 1 << 10
-MAX_WAITING = 1 << 19  # predictions in all of them: with many for each input, the window is smaller
+MIN_WINDOW = 1 << 9
+MAX_WAITING = 100 << 20  # bytes
 DEFAULT_BATCH = 8  # until the engine is there to say its own
 MAX_WORKERS = 32
 
 
-class _Entry:
-    """An input on its way. `result` is None until it is known."""
+class _Entry(Generic[R]):
+    """An input on its way. place: in the order of all inputs, from 0. result: None until it is known."""
 
-    __slots__ = ("data", "fetched", "pixels", "remarks", "result", "settings", "source", "stamp")
+    __slots__ = ("data", "fetched", "pixels", "place", "remarks", "result", "source", "stamp")
 
-    def __init__(self, source: Source, settings: Settings, *, fetched: bool) -> None:
+    def __init__(self, source: Source, place: int, *, fetched: bool) -> None:
         self.source = source
-        self.settings = settings
+        self.place = place
         self.fetched = fetched
         self.data: bytes | None = None
         self.pixels: Pixels | None = None
         self.stamp: Stamp | None = None
         self.remarks: list[str] = []
-        self.result: Result | None = None
-
-    def fail(self, error: InputError) -> None:
-        self.data = self.pixels = None
-        failure = Failure(type(error).__name__, error.message, error.remedy)
-        self.result = Result(
-            self.source.path,
-            self.settings.model,
-            error=failure,
-            stamp=self.stamp,
-            remarks=tuple(self.remarks),
-            settings=self.settings,
-        )
+        self.result: R | None = None
 
 
-class Stream:
+class Stream(Generic[M, R]):
     """One pass over inputs. Iterate over it once for the Results.
 
-    load: makes the classifier, when the first image is ready for it and not before: if no input can be read, no model
-    is loaded. What it raises, or what finding the inputs raises, ends the iteration once the Results before it are out.
+    load: makes the model, when the first image is ready for it and not before: if no input can be read, none is loaded.
+    What it raises, or what finding the inputs raises, ends the iteration once the Results before it are out.
     """
 
-    def __init__(self, inputs: Iterable[Source], load: Callable[[], Classifier], options: Options) -> None:
+    def __init__(
+        self, inputs: Iterable[Source], load: Callable[[], M], task: Task[M, R], options: Options | None = None
+    ) -> None:
         self.loading = False
         self._inputs = inputs
         self._load = load
-        self._options = options
-        self._settings = options.settings
-        self._workers = options.workers or min(cpu_count(), MAX_WORKERS)
-        self._classifier: Classifier | None = None
+        self._task = task
+        self._options = options or Options()
+        self._settings = self._options.records(task).settings
+        self._workers = self._options.workers or min(cpu_count(), MAX_WORKERS)
+        self._model: M | None = None
         self._fetcher: Fetcher | None = None
         self._stopped = False
-        self._entries: deque[_Entry] = deque()  # begun and not yielded yet, in input order
-        self._tasks: SimpleQueue[_Entry | None] = SimpleQueue()  # to decode
-        self._ready: SimpleQueue[_Entry | _WalkEnd | _Crash | None] = SimpleQueue()  # decoded or failed, in any order
-        self._window = threading.Semaphore(_window(options.top_k))  # one for each entry in `_entries`
+        self._entries: deque[_Entry[R]] = deque()  # begun and not yielded yet, in input order
+        self._tasks: SimpleQueue[_Entry[R] | None] = SimpleQueue()  # to decode
+        self._ready: SimpleQueue[_Entry[R] | _WalkEnd | _Crash | None] = (
+            SimpleQueue()
+        )  # decoded or failed, in any order
+        self._window = threading.Semaphore(_window(task.result_bytes))  # one for each entry in `_entries`
         self._ahead = threading.Semaphore(DEFAULT_BATCH + self._workers)  # one for each not yet through `_ready`
         # The same for URLs, of which the walk waits for none: stuck ones hold up no files.
         self._fetching = threading.Lock()  # for the next two
-        self._to_fetch: deque[_Entry] = deque()
+        self._to_fetch: deque[_Entry[R]] = deque()
         self._under_way = 0
         self._batch_size = DEFAULT_BATCH
         self._in_flight = 1
@@ -119,12 +110,12 @@ class Stream:
         self._stopped = True
         self._ready.put(None)
 
-    def __iter__(self) -> Iterator[Result]:
+    def __iter__(self) -> Iterator[R]:
         error: BaseException | None = None
         try:
             try:
                 _start(self._walk, "walk")
-                yield from self._labelled()
+                yield from self._answered()
             except Exception as raised:
                 error = raised
             except KeyboardInterrupt:
@@ -137,11 +128,11 @@ class Stream:
         finally:
             self._close()
 
-    def _labelled(self) -> Iterator[Result]:
+    def _answered(self) -> Iterator[R]:
         finished = 0
         end: _WalkEnd | None = None
         while not self._stopped and (end is None or finished < end.begun):
-            batch: list[_Entry] = []
+            batch: list[_Entry[R]] = []
             for item in self._ready_items():
                 if isinstance(item, _WalkEnd):
                     end = item
@@ -161,7 +152,7 @@ class Stream:
         if end is not None and end.error is not None:
             raise end.error
 
-    def _known(self) -> Iterator[Result]:
+    def _known(self) -> Iterator[R]:
         """The end of an iteration that ends early: what is known, in input order, across the gaps."""
         while self._running:
             with suppress(Exception):  # an engine that failed may fail again: the first error is the one that is raised
@@ -170,7 +161,7 @@ class Stream:
             if (result := self._entries.popleft().result) is not None:
                 yield result
 
-    def _settled(self, *, everything: bool = False) -> Iterator[Result]:
+    def _settled(self, *, everything: bool = False) -> Iterator[R]:
         """Wait for the oldest batches, as long as the device has no place or no use for another one beside them."""
         while self._running and (
             everything
@@ -180,13 +171,13 @@ class Stream:
             self._running.popleft()()
             yield from self._finished()
 
-    def _finished(self) -> Iterator[Result]:
+    def _finished(self) -> Iterator[R]:
         while self._entries and (result := self._entries[0].result) is not None:
             self._entries.popleft()
             self._window.release()
             yield result
 
-    def _ready_items(self) -> Iterator[_Entry | _WalkEnd]:
+    def _ready_items(self) -> Iterator[_Entry[R] | _WalkEnd]:
         """Wait for something to be ready; yield it, and what else is by then, up to a batch."""
         item = self._ready.get()
         count = 0
@@ -220,24 +211,24 @@ class Stream:
                     except HieraError:
                         if not begun:  # else those that there are do
                             raise
-                self._begin(_Entry(source, self._settings, fetched=fetched))
+                self._begin(_Entry(source, begun, fetched=fetched))
                 begun += 1
         except BaseException as raised:  # handed to the consumer, whose iteration it ends
             error = raised
         finally:
             self._ready.put(_WalkEnd(begun, error))
 
-    def _begin(self, entry: _Entry) -> None:
+    def _begin(self, entry: _Entry[R]) -> None:
         source = entry.source
         self._entries.append(entry)
         if source.error is not None:
-            entry.fail(source.error)
+            self._fail(entry, source.error)
             self._ready.put(entry)
         elif entry.fetched:
             self._to_fetch.append(entry)
             self._fetch_more()
         elif source.kind is Kind.URL:
-            entry.fail(FetchError("--offline forbids fetching it"))
+            self._fail(entry, FetchError("offline mode forbids fetching it", remedy="offline"))
             self._ready.put(entry)
         else:
             self._tasks.put(entry)
@@ -250,19 +241,19 @@ class Stream:
                 self._under_way += 1
                 self._fetch(self._to_fetch.popleft())
 
-    def _fetch(self, entry: _Entry) -> None:
+    def _fetch(self, entry: _Entry[R]) -> None:
         from hiera_cli.inputs.fetch import Fetcher  # the HTTP client takes 0.1 s to import
 
         try:
             self._fetcher = self._fetcher or Fetcher(self._options.limits)
         except Exception as error:  # its settings come from the environment: proxies, certificates
-            entry.fail(FetchError(f"the web client can't be set up: {error}"))
+            self._fail(entry, FetchError(f"the web client can't be set up: {error}"))
             self._ready.put(entry)
             return
 
         def done(body: bytes | InputError) -> None:
             if isinstance(body, InputError):
-                entry.fail(body)
+                self._fail(entry, body)
                 self._ready.put(entry)
             else:
                 entry.data = body
@@ -281,46 +272,53 @@ class Stream:
                 if entry.source.image is not None:  # no longer needed here, while the Result may wait for long
                     entry.source = replace(entry.source, image=None)
             except InputError as error:
-                entry.fail(error)
+                self._fail(entry, error)
             except MemoryError:
-                entry.fail(TooLargeError("there is not enough memory to read it"))
+                self._fail(entry, TooLargeError("there is not enough memory to read it"))
             except BaseException as error:  # a fault of ours: it ends the run, and is not to hang it
                 self._ready.put(_Crash(error))
                 return
             self._ready.put(entry)
 
-    def _submit(self, batch: list[_Entry]) -> None:
-        if self._classifier is None:
+    def _submit(self, batch: list[_Entry[R]]) -> None:
+        if self._model is None:
             self.loading = True
             try:
-                self._classifier = self._load()
+                self._model = self._load()
             finally:
                 self.loading = False
-            self._in_flight = self._classifier.engine.in_flight
+            self._in_flight = self._model.engine.in_flight
             # The next batches are decoded while these run.
-            self._ahead.release(self._in_flight * self._classifier.engine.batch_size)
-        engine = self._classifier.engine
-        answer = engine.submit([entry.pixels for entry in batch if entry.pixels is not None])
-        self._batch_size = engine.batch_size  # after, as it shrinks when a GPU's memory runs out
+            self._ahead.release(self._in_flight * self._model.engine.batch_size)
+        pixels = [entry.pixels for entry in batch if entry.pixels is not None]
+        rows = self._task.submit(self._model, pixels, [entry.place for entry in batch])
+        self._batch_size = self._model.engine.batch_size  # after, as it shrinks when a GPU's memory runs out
         for entry in batch:
             entry.pixels = None
-        self._running.append(partial(self._settle, self._classifier, batch, answer))
+        self._running.append(partial(self._settle, self._model, batch, rows))
 
-    def _settle(self, classifier: Classifier, batch: list[_Entry], answer: Answer) -> None:
-        for entry, row in zip(batch, answer(), strict=True):
-            if np.isfinite(row).all():
-                predictions = predict(row, classifier.labels, self._options.top_k, self._options.min_score)
-                entry.result = Result(
-                    entry.source.path,
-                    classifier.checkpoint.name,
-                    predictions,
-                    precision=classifier.engine.precision,
-                    stamp=entry.stamp,
-                    remarks=tuple(entry.remarks),
-                    settings=entry.settings,
-                )
+    def _settle(self, model: M, batch: list[_Entry[R]], rows: Callable[[], Iterable[Any]]) -> None:
+        for entry, row in zip(batch, rows(), strict=True):
+            try:
+                answer = self._task.answer(row, model)
+            except InputError as error:
+                self._fail(entry, error)
             else:
-                entry.fail(InferenceError("the model's answer is no number; --precision fp32 has a wider range"))
+                entry.result = self._result(entry, model=model.name, precision=model.engine.precision, **answer)
+
+    def _fail(self, entry: _Entry[R], error: InputError) -> None:
+        entry.data = entry.pixels = None
+        failure = Failure(type(error).__name__, error.message, error.remedy)
+        entry.result = self._result(entry, model=self._options.model, error=failure)
+
+    def _result(self, entry: _Entry[R], **fields: Any) -> R:
+        return self._task.kind(
+            path=entry.source.path,
+            stamp=entry.stamp,
+            remarks=tuple(entry.remarks),
+            settings=self._settings,
+            **fields,
+        )
 
     def _close(self) -> None:
         self._stopped = True
@@ -348,8 +346,8 @@ class _Crash:
     error: BaseException
 
 
-def _window(top_k: int) -> int:
-    return min(WINDOW, max(MIN_WINDOW, MAX_WAITING // max(1, top_k)))
+def _window(result_bytes: int) -> int:
+    return min(WINDOW, max(MIN_WINDOW, MAX_WAITING // result_bytes))
 
 
 def _start(target: Callable[[], None], name: str) -> None:
