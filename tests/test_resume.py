@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES, Bash, Call
+from conftest import SAMPLES, Bash, Call, Hiera
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from test_classifier import Brightness, grey, stand_in
@@ -31,7 +31,7 @@ from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
 from hiera_cli.result import Records
 from hiera_cli.system.utf8 import from_fields
-from hiera_cli.tasks.classify import Classify
+from hiera_cli.tasks.classify import Classified, Classify
 
 RECORDS = Options(model="stand-in").records(Classify(1))
 
@@ -307,6 +307,12 @@ LABELLED = json.dumps(
         "resume": {"top_k": 1, "min_score": 0.0},
     }
 )
+WHOLE = json.dumps(
+    {
+        **Classified("a", "stand-in", precision="fp32", settings=RECORDS.settings).to_dict(),
+        "resume": {"weights": None, "size": 1, "mtime_ns": 1},
+    }
+)
 FOREIGN = [
     "my diary\nday two\n",
     "my diary",
@@ -383,6 +389,47 @@ def test_a_run_without_weights_leaves_no_file(call: Call, tmp_path: Path, name: 
     done = call("classify", SAMPLES / "cat.jpg", "-m", "tiny", "--offline", "-o", tmp_path / "out" / name)
     assert (done.status, "--offline forbids a download" in done.err) == (2, True)
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_a_run_whose_model_cannot_be_had_touches_no_file_though_inputs_failed_before(
+    hiera: Hiera, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("no picture")
+    shutil.copy(SAMPLES / "cat.jpg", tmp_path / "photos" / "b.jpg")
+    part = tmp_path / f"{name}.part"
+    part.write_text("of an earlier run\n")
+    done = hiera("classify", "photos", "-m", "tiny", "-o", name, "--overwrite")
+    assert done.returncode == 2
+    assert "cannot download config.json" in done.stderr
+    assert part.read_text() == "of an earlier run\n"
+    part.unlink()
+    assert hiera("classify", "photos", "-m", "tiny", "-o", name).returncode == 2
+    assert not part.exists()
+    assert hiera("classify", "photos/a.jpg", "-m", "demo", "-o", name).returncode == 1
+    assert "a.jpg" in (tmp_path / name).read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"path": "x", "mydata": 3}',
+        WHOLE.replace('"model": "stand-in"', '"model": "other"'),
+        f"{WHOLE}\r{WHOLE}",
+        f"{WHOLE}\u2028{WHOLE}",
+        WHOLE.replace('"error": null', '"error": {"type": "ReadError", "message": "x"}'),
+        WHOLE.replace('"precision": "fp32"', '"precision": null'),
+    ],
+    ids=["other JSON", "another model", "carriage returns", "line separators", "an error", "no precision"],
+)
+def test_what_is_whole_is_not_taken_for_a_torn_line(output: Path, content: str) -> None:
+    assert content != WHOLE
+    part = Path(f"{output}.part")
+    part.write_bytes(content.encode())
+    with pytest.raises(OutputError, match="cannot go on with"):
+        Journal(str(output), RECORDS, resume=True)
+    assert part.read_bytes() == content.encode()
 
 
 def test_of_a_damaged_file_the_records_before_the_damage_can_be_kept(

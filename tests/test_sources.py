@@ -287,7 +287,7 @@ def test_names_that_are_no_utf8_lead_back_to_their_files(tree: Callable[..., Non
 
 def in_order(folder: str) -> Iterator[str]:
     """What a walk is to find, in plain words."""
-    for name in sorted(os.listdir(folder)):
+    for name in sorted(os.listdir(folder), key=os.fsencode):
         path = os.path.join(folder, name)
         if os.path.isdir(path):
             yield from in_order(path)
@@ -296,7 +296,7 @@ def in_order(folder: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("run", [1, 2, 3, 5, 1 << 13])
-def test_the_order_is_that_of_the_names_whatever_the_size_of_the_folder(
+def test_the_order_is_that_of_the_bytes_of_the_names_whatever_the_size_of_the_folder(
     tree: Callable[..., None], monkeypatch: pytest.MonkeyPatch, run: int
 ) -> None:
     monkeypatch.setattr(hiera_cli.inputs.find, "RUN", run)

@@ -565,7 +565,7 @@ def info(
     from hiera_cli.engines import compiled
 
     if clear_compiled:
-        count, freed = len(compiled.kept()), compiled.clear()
+        count, freed = len(compiled.saved()), compiled.clear()
         print(f"hiera: removed {count} compiled model{'s' * (count != 1)} ({freed / 1e6:,.0f} MB)", file=sys.stderr)
     facts = weights.info(engine, device, precision)
     if as_json:

@@ -9,6 +9,7 @@ REMEDIES: dict[str, str] = {}
 
 # Of an input that failed: behind the message, in brackets.
 INPUT_REMEDIES: dict[str, str] = {
+    "max pixels": "--max-pixels raises it",
     "offline": "--offline",
     "wider range": "--precision fp32 has a wider range",
 }

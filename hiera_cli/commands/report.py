@@ -82,6 +82,8 @@ class Report:
 
     def end(self, message: str) -> None:
         """One line on what ends the run before its time."""
+        if self._erases:
+            _write(ERASE)  # the ^C that the terminal has echoed
         self._tell(message)
 
     def interject(self, message: str) -> None:

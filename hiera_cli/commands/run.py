@@ -39,6 +39,8 @@ from hiera_cli.system.streams import ReaderGone
 from hiera_cli.system.threads import apart
 from hiera_cli.tasks.classify import Classified, Classify
 
+MOST_HELD = 10_000  # Results, all of them failures
+
 
 @dataclass(frozen=True)
 class Request:
@@ -133,6 +135,7 @@ class _Run:
         self._request = request
         self._error: Exception | None = None
         self._any = False  # whether there was a Result
+        self._has_model = False
         name = request.format or _default_format(request.output, null=request.null)
         if request.null and name != "plain":
             raise UsageError(
@@ -188,7 +191,8 @@ class _Run:
         with handled(interrupts.handle), self._report.showing_progress():
             try:
                 for text in self._writer(self._results()):
-                    if self._file is None or self._any:  # a run that comes to nothing leaves no empty document
+                    # A run that comes to nothing leaves no empty file; one that can't start writes nothing at all.
+                    if self._any or (self._file is None and self._error is None):
                         self._write(text)
                 done_before = self._journal is not None and self._journal.done > 0
                 came_to_something = self._file is None or self._any or done_before
@@ -201,7 +205,7 @@ class _Run:
         """The Results, counted. Ends early, and quietly, when something is wrong: the writer completes its document."""
         try:
             self._check_records()
-            for result in self._stream:
+            for result in self._held_until_the_model_is_there():
                 if self._journal is not None:
                     self._report.before = self._journal.done
                 self._any = True
@@ -213,6 +217,18 @@ class _Run:
             return
         except Exception as error:  # be it a fault of ours
             self._error = error
+
+    def _held_until_the_model_is_there(self) -> Iterator[Classified]:
+        """The Results. A file gets none before that, but for many: a run that can't start is to leave it as it was."""
+        held: list[Classified] = []
+        for result in self._stream:
+            if self._file is not None and not self._has_model and len(held) < MOST_HELD:
+                held.append(result)
+                continue
+            yield from held
+            held.clear()
+            yield result
+        yield from held
 
     def _write(self, text: str) -> None:
         try:
@@ -299,6 +315,7 @@ class _Run:
                     progress=Progress(self._report.say, bar=self._report.has_bar),
                 )
             )
+        self._has_model = True
         if self._journal is not None:
             self._journal.check(classifier.engine.precision, classifier.checkpoint.digest())
         if not request.no_banner:

@@ -102,7 +102,7 @@ def info(engine: str, device: str, precision: str) -> dict[str, Any]:
         "cache": str(hub.cache_folder()),
         "cached": cached,
         "compiled_folder": str(compiled.folder()),
-        "compiled": [{"name": each.name, "bytes": each.bytes} for each in compiled.kept()],
+        "compiled": [{"name": each.name, "bytes": each.bytes} for each in compiled.saved()],
     }
 
 

@@ -281,6 +281,8 @@ def read(image: Image.Image, decoding: Decoding | None = None) -> None:
     """Have an image that Pillow has opened in memory. Raises InputError: damaged, truncated, over the limit."""
     decoding = decoding or Decoding()
     with _faults_of_the_file(b"", decoding):
+        if not image.width * image.height:
+            raise DecodeError("the image has no pixels")
         _check_pixels(image, decoding)
         image.load()
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from hiera_cli.errors import DecodeError
+from hiera_cli.errors import DecodeError, TooLargeError
 from hiera_cli.images.remarks import collected, remark
 from hiera_cli.model.architecture import IMAGE_SIZE
 
@@ -58,14 +58,18 @@ def preprocess(image: Image.Image) -> Pixels:
     return normalised(crop(flat(turned(image, orientation(image)))))
 
 
-def from_array(array: NDArray[np.uint8]) -> Image.Image:
+def from_array(array: NDArray[np.uint8], max_pixels: int) -> Image.Image:
     """The image of an array: uint8, (height, width, 3) in RGB, (height, width, 4) with alpha, (height, width) in grey.
 
-    Raises TypeError for any other.
+    Raises TypeError for any other, TooLargeError for more pixels.
     """
     shape = array.shape
     if array.dtype != np.uint8 or not array.size or not (array.ndim == 2 or (array.ndim == 3 and shape[2] in (3, 4))):
         raise TypeError(f"an array as an input is uint8, (height, width, 3), not {array.dtype}, {shape}")
+    if shape[0] * shape[1] > max_pixels:  # before it is copied: a view may be larger than all memory
+        raise TooLargeError(
+            f"its {shape[0] * shape[1]:,} pixels are over the limit of {max_pixels:,}", remedy="max pixels"
+        )
     return Image.fromarray(np.ascontiguousarray(array))
 
 

@@ -174,7 +174,7 @@ def _taken(
             continue
         else:
             suffix = os.path.splitext(name)[1].lower()
-            if suffix in suffixes or (not suffix and signatures.is_picture(first_bytes(entry.path, 64))):
+            if suffix in suffixes or (suffix in ("", ".") and signatures.is_picture(first_bytes(entry.path, 64))):
                 yield name
                 continue
             skipped.add(suffix)
@@ -236,17 +236,20 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _sorted(names: Iterator[str]) -> Iterator[str]:
-    """All of them, in order, in little more memory than their letters take: sorted and packed in runs, then merged."""
+    """All of them, by their bytes, in little more memory than these take: sorted and packed in runs, then merged.
+
+    Bytes have one order whatever the locale; of UTF-8 it is that of the characters.
+    """
     runs = []
-    while run := sorted(islice(names, RUN)):
-        runs.append("/".join([*run, ""]).encode("utf-8", "surrogatepass"))
-    return merge(*map(_unpacked, runs))
+    while run := sorted(map(os.fsencode, islice(names, RUN))):
+        runs.append(b"/".join([*run, b""]))
+    return map(os.fsdecode, merge(*map(_unpacked, runs)))
 
 
-def _unpacked(run: bytes) -> Iterator[str]:
+def _unpacked(run: bytes) -> Iterator[bytes]:
     start = 0
     while (end := run.find(b"/", start)) >= 0:
-        yield run[start:end].decode("utf-8", "surrogatepass")
+        yield run[start:end]
         start = end + 1
 
 

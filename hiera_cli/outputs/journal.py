@@ -142,12 +142,13 @@ class Journal:
         start = 0
         with self._file.reading() as stream:
             for number, line in enumerate(iter(lambda: stream.readline(MAX_RECORD_BYTES), b""), 1):
-                entry = self._parsed(line) if line.endswith(b"\n") else None
-                if entry is None:
-                    if self._is_torn(line, number):
-                        break
+                entry = self._parsed(line)
+                if entry is None and not self._is_torn(line, number):
                     raise self._not_a_record(number)
-                self._check(entry)
+                if entry is not None:
+                    self._check(entry)
+                if entry is None or not line.endswith(b"\n"):  # its end alone is missing, be it all of a record
+                    break
                 self._last[hash(_name(entry))] = start
                 self._has_old = self._has_old or _is_old(entry)
                 start += len(line)
@@ -156,9 +157,9 @@ class Journal:
     def _is_torn(self, line: bytes, number: int) -> bool:
         """Whether a line is what a run left that was ended while it wrote: without an end, behind whole records.
 
-        As the only line, it is in an unfinished file and begins as a record does.
+        As the only line, it is in an unfinished file and begins as a record does. What is whole JSON is not torn.
         """
-        if line.endswith(b"\n") or len(line) == MAX_RECORD_BYTES:
+        if line.endswith(b"\n") or len(line) == MAX_RECORD_BYTES or _begins_with_json(line):
             return False
         return number > 1 or (self._file.is_unfinished and line[: len(FIRST_BYTES)] == FIRST_BYTES[: len(line)])
 
@@ -246,7 +247,11 @@ class Journal:
             return None
         if entry["status"] == "error":
             return entry
-        return entry if isinstance(entry.get("model"), str) and self._records.kind.is_answer(entry) else None
+        if entry.get("error") is not None or not all(
+            isinstance(each, str) for each in (entry.get("model"), _precision(entry))
+        ):
+            return None
+        return entry if self._records.kind.is_answer(entry) else None
 
     def _of_today(self, old: dict[str, Any]) -> dict[str, Any]:
         """A record of an earlier version, as one of today."""
@@ -286,6 +291,15 @@ def _merged(starts: Iterable[int], gone: list[int], before: int) -> Iterator[int
     while next_gone is not None:
         yield next_gone
         next_gone = next(waiting, None)
+
+
+def _begins_with_json(line: bytes) -> bool:
+    """Whether a whole value stands at the begin of a line."""
+    try:
+        json.JSONDecoder().raw_decode(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _name(entry: dict[str, Any]) -> bytes:
