@@ -201,7 +201,7 @@ def engines(folder: Path) -> dict[str, Callable[[np.ndarray[Any, Any]], object]]
     for engine in ("torch", "openvino") if has_openvino else ("torch",):
         for precision in ("fp32", "bf16"):
             opened = load_classifier("tiny", engine=engine, device="cpu", precision=precision).engine
-            found[f"hiera {engine}, {precision}"] = opened.logits
+            found[f"hiera {engine}, {precision}"] = opened.run
     if has_openvino:
         import openvino as ov
 

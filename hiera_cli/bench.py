@@ -84,7 +84,7 @@ def _measure(model: str, device: str, seconds: float, say: Callable[[str], None]
         for engine, precision in _combinations(device, this_machine("torch", device)):
             placement = choose(engine, device, precision, this_machine("torch", device))
             say(f"loading: {engine}, {placement.device}, {precision}")
-            opened = open_engine(checkpoint, placement, keep=checkpoint.weights.parent != folder)
+            opened = open_engine(checkpoint, placement, save=checkpoint.weights.parent != folder)
             usual = opened.batch_size
             for batch_size in sorted({1, usual}):
                 alone[engine, placement.device, precision, batch_size] = _model_only(opened, batch_size)
@@ -178,7 +178,7 @@ def _model_only(engine: Engine, batch_size: int) -> Run:
     pixels = np.random.default_rng(0).standard_normal((batch_size, 3, 224, 224), dtype=np.float32)
 
     def run() -> int:
-        engine.logits(pixels)
+        engine.run(pixels)
         return batch_size
 
     return run

@@ -115,7 +115,7 @@ def open_fp32(engine: str) -> Open:
     from hiera_cli.engines.open import open_engine
     from hiera_cli.engines.placement import Placement
 
-    return lambda checkpoint: open_engine(checkpoint, Placement("cpu", "fp32", engine), keep=False)
+    return lambda checkpoint: open_engine(checkpoint, Placement("cpu", "fp32", engine), save=False)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def test_the_three_published_layouts_give_the_same_logits(tiny_folder: Path, tmp
         assert checkpoint.architecture == PUBLISHED["tiny"].architecture
         assert checkpoint.labels == imagenet_labels()
         assert checkpoint.name == str(path)
-        np.testing.assert_allclose(open_fp32(checkpoint).logits(PIXELS), expected, atol=1e-5 * np.ptp(expected))
+        np.testing.assert_allclose(open_fp32(checkpoint).run(PIXELS), expected, atol=1e-5 * np.ptp(expected))
 
 
 def test_a_fine_tuned_hiera_has_its_own_labels(tmp_path: Path, open_fp32: Open) -> None:
@@ -72,7 +72,7 @@ def test_a_fine_tuned_hiera_has_its_own_labels(tmp_path: Path, open_fp32: Open) 
     save(reference_model(architecture, {0: "cat", 1: "dog", 2: "crane"}), tmp_path)
     checkpoint = resolve(str(tmp_path))
     assert checkpoint.labels == (Label(0, None, "cat"), Label(1, None, "dog"), Label(2, None, "crane"))
-    assert open_fp32(checkpoint).logits(PIXELS).shape == (2, 3)
+    assert open_fp32(checkpoint).run(PIXELS).shape == (2, 3)
 
 
 def test_labels_that_nobody_named_are_numbered(folder: Path) -> None:
@@ -83,10 +83,10 @@ def test_labels_that_nobody_named_are_numbered(folder: Path) -> None:
 
 
 def test_half_precision_weights_load(folder: Path, open_fp32: Open) -> None:
-    expected = open_fp32(resolve(str(folder))).logits(PIXELS)
+    expected = open_fp32(resolve(str(folder))).run(PIXELS)
     tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(tensors, folder / "model.safetensors")
-    got = open_fp32(resolve(str(folder))).logits(PIXELS)
+    got = open_fp32(resolve(str(folder))).run(PIXELS)
     np.testing.assert_allclose(got, expected, atol=0.05 * np.ptp(expected))
 
 

@@ -36,7 +36,7 @@ def recipe(checkpoint: Checkpoint, precision: str = "fp32", *settings: str) -> R
 
 def keep(checkpoint: Checkpoint, precision: str = "fp32", blob: bytes = BLOB) -> Path:
     made = recipe(checkpoint, precision)
-    made.keep(blob, checkpoint.digest())
+    made.save(blob, checkpoint.digest())
     return made.path
 
 
@@ -107,7 +107,7 @@ def test_a_stamp_that_may_be_shared_by_a_later_change_is_not_relied_on(
 def test_weights_that_change_while_they_are_compiled_leave_nothing(checkpoint: Checkpoint) -> None:
     made, digest = recipe(checkpoint), checkpoint.digest()
     flip_a_bit(checkpoint.weights)
-    made.keep(BLOB, digest)
+    made.save(BLOB, digest)
     assert list(compiled.folder().iterdir()) == []
 
 
@@ -149,9 +149,9 @@ def test_the_newest_of_a_model_takes_the_place_of_the_others(checkpoint: Checkpo
     keep(checkpoint)
     keep(checkpoint, "bf16")
     newer = recipe(checkpoint, "fp32", "a newer version")
-    newer.keep(BLOB, checkpoint.digest())
-    assert len(compiled.kept()) == 2
-    assert newer.path in [each.path for each in compiled.kept()]
+    newer.save(BLOB, checkpoint.digest())
+    assert len(compiled.saved()) == 2
+    assert newer.path in [each.path for each in compiled.saved()]
 
 
 # ---- interrupted writers
@@ -186,7 +186,7 @@ def test_what_a_killed_writer_left_is_told_and_removed(target: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", code, target]).returncode == -signal.SIGKILL
     (part,) = being_written()
-    assert [(each.name, each.bytes) for each in compiled.kept()] == [("left unfinished", part.stat().st_size)]
+    assert [(each.name, each.bytes) for each in compiled.saved()] == [("left unfinished", part.stat().st_size)]
     assert compiled.clear() >= 2 << 20
     assert list(compiled.folder().iterdir()) == []
 
@@ -200,7 +200,7 @@ def test_the_next_writer_removes_what_was_left(checkpoint: Checkpoint, target: P
 def test_what_is_being_written_is_left_alone(checkpoint: Checkpoint, target: Path) -> None:
     def content() -> Iterator[bytes]:
         yield b"half of it"
-        assert compiled.kept() == []
+        assert compiled.saved() == []
         compiled.clear()
         keep(checkpoint)
         assert len(being_written()) == 1

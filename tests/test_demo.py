@@ -20,7 +20,7 @@ from tools import make_demo as make
 
 
 def labelled(engine: Engine, pixels: list[np.ndarray]) -> list[int]:
-    return engine.logits(np.stack(pixels)).argmax(1).tolist()
+    return engine.run(np.stack(pixels)).argmax(1).tolist()
 
 
 def test_the_demo_model_knows_each_sample_image(samples: dict[Path, int], open_fp32: Open) -> None:
@@ -66,6 +66,6 @@ def test_it_is_in_the_published_layout_and_small(open_fp32: Open) -> None:
     pixels = load(str(SAMPLES / "cat.jpg"))[None]
     with torch.inference_mode():
         expected = reference(torch.from_numpy(pixels)).logits.numpy()
-    got = open_fp32(resolve("demo")).logits(pixels)
+    got = open_fp32(resolve("demo")).run(pixels)
     np.testing.assert_allclose(got, expected, atol=1e-5 * np.ptp(expected))
     assert sum(file.stat().st_size for file in DEMO_FOLDER.iterdir()) < 1 << 20

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -111,7 +111,19 @@ OUT_OF_MEMORY = [
 @pytest.fixture(params=["torch", pytest.param("openvino", marks=needs_openvino)])
 def either(request: pytest.FixtureRequest) -> Any:
     """The demo on each engine."""
-    return open_engine(resolve.resolve("demo"), Placement("cpu", "fp32", request.param), keep=False)
+    return open_engine(resolve.resolve("demo"), Placement("cpu", "fp32", request.param), save=False)
+
+
+def before_each_batch(engine: Any, monkeypatch: pytest.MonkeyPatch, call: Callable[[list[Any]], None]) -> None:
+    """Have an engine call something that may raise before it computes."""
+    name = "_run" if isinstance(engine, TorchEngine) else "_started"
+    compute = getattr(engine, name)
+
+    def computing(batch: list[Any], output: str) -> Any:
+        call(batch)
+        return compute(batch, output)
+
+    monkeypatch.setattr(engine, name, computing)
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__} {str(error)[:20]}")
@@ -119,18 +131,16 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     either: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     pixels = np.random.default_rng(0).standard_normal((7, 3, 224, 224), dtype=np.float32)
-    expected = either.logits(pixels)
+    expected = either.run(pixels)
     sizes = []
-    run = either._run
 
-    def short_of_memory(batch: list[Any]) -> Any:
+    def short_of_memory(batch: list[Any]) -> None:
         sizes.append(len(batch))
         if len(batch) > 2:
             raise error
-        return run(batch)
 
-    monkeypatch.setattr(either, "_run", short_of_memory)
-    np.testing.assert_allclose(either.logits(pixels), expected, atol=1e-4)
+    before_each_batch(either, monkeypatch, short_of_memory)
+    np.testing.assert_allclose(either.submit(list(pixels))(), expected, atol=1e-4)
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
     assert either.batch_size == 1
 
@@ -151,9 +161,9 @@ def test_an_engine_that_fails_says_it_in_a_sentence(
     def fail(batch: object) -> None:
         raise error
 
-    monkeypatch.setattr(either, "_run", fail)
+    before_each_batch(either, monkeypatch, fail)
     with pytest.raises(DeviceError) as raised:
-        either.logits(np.zeros((2, 3, 224, 224), np.float32))
+        either.run(np.zeros((2, 3, 224, 224), np.float32))
     assert raised.value.message == message
     assert raised.value.hint
     assert "--device cpu" not in raised.value.hint
@@ -181,10 +191,10 @@ def test_a_machine_that_runs_out_of_memory_does_it_in_smaller_batches() -> None:
         "from hiera_cli.engines.placement import Placement\n"
         "engine = open_engine(resolve.resolve('demo'), Placement('cpu', 'fp32'), 256)\n"
         "batch = numpy.zeros((256, 3, 224, 224), numpy.float32)\n"
-        "engine.logits(batch[:1])\n"
+        "engine.run(batch[:1])\n"
         "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (taken + (150 << 20),) * 2)\n"
-        "assert engine.logits(batch).shape == (256, 1000)\n"
+        "assert engine.run(batch).shape == (256, 1000)\n"
         "assert engine.batch_size < 256\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -214,12 +224,12 @@ def test_an_image_has_the_same_logits_in_whatever_batch_it_is(
     place: Placement, request: pytest.FixtureRequest, name: str
 ) -> None:
     checkpoint = resolve.resolve(str(request.getfixturevalue("tiny_folder")) if name == "tiny" else name)
-    engine = open_engine(checkpoint, place, keep=False)
+    engine = open_engine(checkpoint, place, save=False)
     pixels = np.random.default_rng(0).standard_normal((9, 3, 224, 224), dtype=np.float32)
-    alone = np.concatenate([engine.logits(pixels[number : number + 1]) for number in range(9)])
+    alone = np.concatenate([engine.run(pixels[number : number + 1]) for number in range(9)])
     for first, last in [(0, 9), (0, 2), (1, 4), (2, 6), (3, 8), (3, 9), (1, 8), (1, 9)]:
-        np.testing.assert_array_equal(engine.logits(pixels[first:last]), alone[first:last])
-    np.testing.assert_array_equal(engine.logits(pixels[::-1]), alone[::-1])
+        np.testing.assert_array_equal(engine.run(pixels[first:last]), alone[first:last])
+    np.testing.assert_array_equal(engine.run(pixels[::-1]), alone[::-1])
 
 
 @engines_of_one_answer
@@ -227,7 +237,7 @@ def test_the_same_images_get_the_same_scores_whatever_the_batches_and_whichever_
     place: Placement, samples: dict[Path, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = resolve.resolve("demo")
-    classifier = Classifier(checkpoint, open_engine(checkpoint, place, keep=False))
+    classifier = Classifier(checkpoint, open_engine(checkpoint, place, save=False))
     paths = [str(path) for path in samples]
 
     def results(batch_size: int) -> list[Classified]:
@@ -253,10 +263,10 @@ def test_the_same_images_get_the_same_scores_whatever_the_batches_and_whichever_
 def test_bf16_gives_the_same_label(engine: TorchEngine) -> None:
     half = TorchEngine(resolve.resolve("demo"), Placement("cpu", "bf16"))
     pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
-    assert half.logits(pixels).dtype == np.float32
+    assert half.run(pixels).dtype == np.float32
     assert half.describe().endswith(", bf16")
-    np.testing.assert_allclose(half.logits(pixels), engine.logits(pixels), atol=0.3)
-    assert not np.array_equal(half.logits(pixels), engine.logits(pixels))
+    np.testing.assert_allclose(half.run(pixels), engine.run(pixels), atol=0.3)
+    assert not np.array_equal(half.run(pixels), engine.run(pixels))
 
 
 class FakeCuda:
@@ -305,7 +315,7 @@ def test_a_gpu_is_waited_for_only_at_the_end_of_its_own_batch(
     engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = np.random.default_rng(0).standard_normal((3, 3, 224, 224), dtype=np.float32)
-    expected = engine.logits(pixels)
+    expected = engine.run(pixels)
     cuda = FakeCuda(monkeypatch)
     monkeypatch.setattr(engine, "_copies", cuda.copies)
     forward, copy = engine._model.forward, torch.Tensor.to
@@ -315,9 +325,9 @@ def test_a_gpu_is_waited_for_only_at_the_end_of_its_own_batch(
             cuda.log.append(f"copy {tuple(tensor.shape)}")
         return copy(tensor, *to, non_blocking=non_blocking)  # type: ignore[call-overload, no-any-return]
 
-    def logged_forward(batch: torch.Tensor) -> torch.Tensor:
+    def logged_forward(batch: torch.Tensor, output: str) -> torch.Tensor:
         cuda.log.append("model")
-        return forward(batch)
+        return forward(batch, output)
 
     monkeypatch.setattr("torch.Tensor.to", logged_copy)
     monkeypatch.setattr(engine._model, "forward", logged_forward)
@@ -337,7 +347,7 @@ def test_a_gpu_is_waited_for_only_at_the_end_of_its_own_batch(
 
 
 def test_a_gpu_that_fails_is_told_in_a_sentence(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(batch: torch.Tensor) -> torch.Tensor:
+    def fail(batch: torch.Tensor, output: str) -> torch.Tensor:
         raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
 
     monkeypatch.setattr(engine._model, "forward", fail)
@@ -360,7 +370,7 @@ def test_cuda_gives_the_cpus_logits_with_two_batches_in_flight(
     batches = np.random.default_rng(0).standard_normal((4, 5, 3, 224, 224), dtype=np.float32)
     answers = [gpu.submit(list(batch)) for batch in batches]
     for batch, answer in zip(batches, answers, strict=True):
-        np.testing.assert_allclose(answer(), engine.logits(batch), atol=tolerance)
+        np.testing.assert_allclose(answer(), engine.run(batch), atol=tolerance)
 
 
 # ---- packed linear layers
@@ -371,7 +381,7 @@ def test_packed_layers_compute_what_plain_ones_do(engine: TorchEngine, monkeypat
     plain = TorchEngine(resolve.resolve("demo"), Placement("cpu", "fp32"))
     assert not any(isinstance(module, packed.PackedLinear) for module in plain._model.modules())
     pixels = np.random.default_rng(0).standard_normal((5, 3, 224, 224), dtype=np.float32)
-    np.testing.assert_allclose(engine.logits(pixels), plain.logits(pixels), atol=1e-5 * np.ptp(plain.logits(pixels)))
+    np.testing.assert_allclose(engine.run(pixels), plain.run(pixels), atol=1e-5 * np.ptp(plain.run(pixels)))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="packed layers are for x86")
@@ -417,14 +427,14 @@ def test_the_compiled_engine_gives_torchs_scores(
 ) -> None:
     pixels = np.stack([load(str(path)) for path in samples])
     checkpoint = resolve.resolve(str(request.getfixturevalue("tiny_folder")) if name == "tiny" else name)
-    expected = softmax(TorchEngine(checkpoint, Placement("cpu", "fp32")).logits(pixels))
+    expected = softmax(TorchEngine(checkpoint, Placement("cpu", "fp32")).run(pixels))
     for _ in ("compiled", "loaded"):
         engine = openvino.OpenVinoEngine(checkpoint, PLACE)
-        got = engine.logits(pixels)
+        got = engine.run(pixels)
         assert got.dtype == np.float32
         np.testing.assert_allclose(softmax(got), expected, atol=1e-4)
-        np.testing.assert_allclose(softmax(engine.logits(pixels[:1])), expected[:1], atol=1e-4)
-    half = softmax(openvino.OpenVinoEngine(checkpoint, Placement("cpu", "bf16", "openvino")).logits(pixels))
+        np.testing.assert_allclose(softmax(engine.run(pixels[:1])), expected[:1], atol=1e-4)
+    half = softmax(openvino.OpenVinoEngine(checkpoint, Placement("cpu", "bf16", "openvino")).run(pixels))
     assert half.argmax(1).tolist() == list(samples.values())
     np.testing.assert_allclose(half, expected, atol=0.03)
 
@@ -437,8 +447,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def test_a_model_is_compiled_once(openvino: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = resolve.resolve("demo")
     openvino.OpenVinoEngine(checkpoint, PLACE)
-    (kept,) = compiled.kept()
-    assert kept.name == "demo-fp32"
+    (file,) = compiled.saved()
+    assert file.name == "demo-fp32"
     monkeypatch.setattr(openvino, "build", lambda *arguments: pytest.fail("compiled again"))
     openvino.OpenVinoEngine(checkpoint, PLACE)
 
@@ -447,37 +457,37 @@ def test_a_model_is_compiled_once(openvino: ModuleType, monkeypatch: pytest.Monk
 def test_a_damaged_compiled_model_is_made_anew(openvino: ModuleType, damage: bytes | None) -> None:
     checkpoint = resolve.resolve("demo")
     pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
-    expected = openvino.OpenVinoEngine(checkpoint, PLACE).logits(pixels)
-    (kept,) = compiled.kept()
-    whole = kept.path.read_bytes()
-    kept.path.write_bytes(damage if damage is not None else whole[:5000] + bytes([whole[5000] ^ 4]) + whole[5001:])
-    np.testing.assert_array_equal(openvino.OpenVinoEngine(checkpoint, PLACE).logits(pixels), expected)
-    assert kept.path.stat().st_size == len(whole)
+    expected = openvino.OpenVinoEngine(checkpoint, PLACE).run(pixels)
+    (file,) = compiled.saved()
+    whole = file.path.read_bytes()
+    file.path.write_bytes(damage if damage is not None else whole[:5000] + bytes([whole[5000] ^ 4]) + whole[5001:])
+    np.testing.assert_array_equal(openvino.OpenVinoEngine(checkpoint, PLACE).run(pixels), expected)
+    assert file.path.stat().st_size == len(whole)
 
 
 def test_other_weights_are_another_compiled_model_in_place_of_the_old_one(openvino: ModuleType, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(published.DEMO_FOLDER, tmp_path / "model"))
     pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
-    before = openvino.OpenVinoEngine(resolve.resolve(str(folder)), PLACE).logits(pixels)
+    before = openvino.OpenVinoEngine(resolve.resolve(str(folder)), PLACE).run(pixels)
     tensors = load_file(folder / "model.safetensors")
     tensors["classifier.bias"] += 1
     save_file(tensors, folder / "model.safetensors")
-    after = openvino.OpenVinoEngine(resolve.resolve(str(folder)), PLACE).logits(pixels)
+    after = openvino.OpenVinoEngine(resolve.resolve(str(folder)), PLACE).run(pixels)
     np.testing.assert_allclose(after, before + 1, atol=1e-3)
-    assert len(compiled.kept()) == 1
+    assert len(compiled.saved()) == 1
 
 
 def test_a_cache_folder_that_cannot_be_written_is_no_error(openvino: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
     openvino.OpenVinoEngine(resolve.resolve("demo"), PLACE)
-    assert compiled.kept() == []
+    assert compiled.saved() == []
 
 
 def test_compiled_models_can_be_cleared(openvino: ModuleType) -> None:
     openvino.OpenVinoEngine(resolve.resolve("demo"), PLACE)
-    (kept,) = compiled.kept()
-    assert compiled.clear() == kept.bytes > 0
-    assert compiled.kept() == []
+    (file,) = compiled.saved()
+    assert compiled.clear() == file.bytes > 0
+    assert compiled.saved() == []
 
 
 def test_weights_that_are_no_numbers_are_refused_by_the_compiled_engine_too(
@@ -489,7 +499,7 @@ def test_weights_that_are_no_numbers_are_refused_by_the_compiled_engine_too(
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"head\.fc\.bias"):
         openvino.OpenVinoEngine(resolve.resolve(str(folder)), PLACE)
-    assert compiled.kept() == []
+    assert compiled.saved() == []
 
 
 def test_bf16_weights_are_read_by_the_compiled_engine(openvino: ModuleType, tmp_path: Path) -> None:
@@ -498,21 +508,21 @@ def test_bf16_weights_are_read_by_the_compiled_engine(openvino: ModuleType, tmp_
     save_file(tensors, folder / "model.safetensors")
     checkpoint = resolve.resolve(str(folder))
     pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
-    expected = TorchEngine(checkpoint, Placement("cpu", "fp32")).logits(pixels)
-    got = openvino.OpenVinoEngine(checkpoint, PLACE).logits(pixels)
+    expected = TorchEngine(checkpoint, Placement("cpu", "fp32")).run(pixels)
+    got = openvino.OpenVinoEngine(checkpoint, PLACE).run(pixels)
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.ptp(expected))
 
 
 def test_threads_may_share_the_compiled_engine(openvino: ModuleType) -> None:
-    engine = openvino.OpenVinoEngine(resolve.resolve("demo"), PLACE, keep=False)
+    engine = openvino.OpenVinoEngine(resolve.resolve("demo"), PLACE, save=False)
     batches = np.random.default_rng(0).standard_normal((4, 3, 3, 224, 224), dtype=np.float32)
-    expected = [engine.logits(batch) for batch in batches]
+    expected = [engine.run(batch) for batch in batches]
     wrong: list[object] = []
 
     def run(number: int) -> None:
         try:
             for _ in range(8):
-                np.testing.assert_allclose(engine.logits(batches[number]), expected[number], atol=1e-4)
+                np.testing.assert_allclose(engine.run(batches[number]), expected[number], atol=1e-4)
         except BaseException as error:
             wrong.append(error)
 

@@ -30,6 +30,6 @@ def test_the_real_weights_give_the_published_values() -> None:
     pixels = preprocess(image)
     np.testing.assert_allclose(pixels[:3, :3, :3], PIXELS, atol=1e-4)
     classifier = load_classifier("tiny", device="cpu", precision="fp32")
-    np.testing.assert_allclose(classifier.engine.logits(pixels[None])[0, :5], LOGITS, atol=1e-4)
+    np.testing.assert_allclose(classifier.engine.run(pixels[None])[0, :5], LOGITS, atol=1e-4)
     (result,) = classifier.classify([COCO_CATS], top_k=1)
     assert result.predictions[0].label == "tabby, tabby cat"

@@ -98,6 +98,7 @@ def make(samples: Path) -> Hiera:
         hook.remove()
         features.append(collected[0])
         targets += [index] * len(pixels)
+    assert model.head.fc is not None
     fit(torch.cat(features), torch.tensor(targets), model.head.fc)
     return model
 

@@ -1,8 +1,8 @@
-"""Compiled models kept on disk, in the user's cache folder, and recognised by what stands in them.
+"""Compiled models saved to disk, in the user's cache folder, and recognised by what stands in them.
 
-A kept file is the engine's own blob and behind it a trailer of TRAILER bytes: what it was compiled from and for, and a
+A saved file is the engine's own blob and behind it a trailer of TRAILER bytes: what it was compiled from and for, and a
 checksum of all that. The weights are known by the sha256 of their bytes. So that not every start has to read them all,
-the stamp of their file is kept too: as long as it has that, they are the same.
+the stamp of their file is saved too: as long as it has that, they are the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ AT_REST = 100_000_000  # nanoseconds: what was changed more recently can change 
 
 
 @dataclass(frozen=True)
-class Kept:
+class CompiledFile:
     """One compiled model on disk. name: of the model and the precision. bytes: its size."""
 
     name: str
@@ -45,7 +45,7 @@ class Kept:
 
 
 def folder() -> Path:
-    """Where they are kept (XDG_CACHE_HOME moves it, on Linux)."""
+    """Where they are saved (XDG_CACHE_HOME moves it, on Linux)."""
     try:
         return Path(platformdirs.user_cache_dir("hiera-cli", appauthor=False)) / "compiled"
     except RuntimeError:  # a user without a home, as in some containers
@@ -67,7 +67,7 @@ class Recipe:
         self.path = folder() / f"{_slug(checkpoint.name)}-{precision}-{self._key[:16]}{SUFFIX}"
 
     def load(self) -> mmap.mmap | None:
-        """What is kept of it, mapped, the TRAILER at its end. None if there is nothing, or it is damaged or other."""
+        """The saved model, mapped, the TRAILER at its end. None if there is nothing, or it is damaged or other."""
         if (found := _whole(self.path)) is None:
             return None
         content, entries = found
@@ -80,10 +80,10 @@ class Recipe:
         content.close()
         return None
 
-    def keep(self, blob: bytes, digest: str) -> None:
+    def save(self, blob: bytes, digest: str) -> None:
         """Write it, whole or not at all, in place of older ones of the same model and precision.
 
-        digest: of the weights, from before they were read for compiling. If they were changed since, nothing is kept.
+        digest: of the weights, from before they were read for compiling. If they were changed since, nothing is saved.
         A folder that can't be written is no reason to fail: the model is compiled again next time.
         """
         stem = _stem(self.path)
@@ -126,7 +126,7 @@ def _stem(path: Path) -> str:
 
 
 def _whole(path: Path) -> tuple[mmap.mmap, dict[str, Any]] | None:
-    """A kept file, mapped, and what its trailer says, if it is undamaged and this user's own (or root's)."""
+    """A saved file, mapped, and what its trailer says, if it is undamaged and this user's own (or root's)."""
     try:
         with path.open("rb") as stream:
             if hasattr(os, "geteuid") and os.fstat(stream.fileno()).st_uid not in (0, os.geteuid()):
@@ -148,22 +148,19 @@ def discard_own_parts() -> None:
         parts.remove(parts.of_this_process(folder()))
 
 
-# ---- for a person
-
-
-def kept() -> list[Kept]:
+def saved() -> list[CompiledFile]:
     """All that are there, and what killed processes left unfinished."""
     with suppress(OSError):
         files = [(_stem(path), path) for path in sorted(folder().glob(f"*{SUFFIX}"))]
         files += [("left unfinished", path) for path in parts.left_over(folder())]
-        return [Kept(name, path, path.stat().st_size) for name, path in files]
+        return [CompiledFile(name, path, path.stat().st_size) for name, path in files]
     return []
 
 
 def clear() -> int:
     """Remove them all. Returns how many bytes that frees."""
     freed = 0
-    for each in kept():
+    for each in saved():
         with suppress(OSError):
             each.path.unlink()
             freed += each.bytes

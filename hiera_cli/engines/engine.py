@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
 from hiera_cli.engines.placement import Placement
 from hiera_cli.errors import DeviceError, is_out_of_memory
@@ -18,11 +18,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+# What a model can be asked for, of each image, in fp32:
+# logits, (classes,); features, (C,): the LayerNorm of the mean over the last tokens, which the classifier reads
+# (transformers: pooler_output); tokens, (7, 7, C): the last tokens, rows and columns (last_hidden_state).
+Output: TypeAlias = Literal["logits", "features", "tokens"]
+
+
 class Answer(Protocol):
     """What is to come of a batch that was submitted."""
 
     def __call__(self) -> NDArray[np.float32]:
-        """Wait for its logits: (batch, classes)."""
+        """Wait for its rows, one an image, of what was asked for."""
         ...
 
 
@@ -41,12 +47,12 @@ class Engine(Protocol):
         """The device and precision in use, for a person."""
         ...
 
-    def submit(self, pixels: Sequence[NDArray[np.float32]]) -> Answer:
+    def submit(self, pixels: Sequence[NDArray[np.float32]], output: Output = "logits") -> Answer:
         """Start on a batch, each image (3, 224, 224)."""
         ...
 
-    def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """All at once: (batch, 3, 224, 224) → (batch, classes), both float32."""
+    def run(self, pixels: NDArray[np.float32], output: Output = "logits") -> NDArray[np.float32]:
+        """All at once: (batch, 3, 224, 224) → (batch, …), both float32."""
         ...
 
 

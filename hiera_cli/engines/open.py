@@ -8,9 +8,9 @@ from hiera_cli.engines.placement import Placement
 
 
 def open_engine(
-    checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None, *, keep: bool = True
+    checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None, *, save: bool = True
 ) -> Engine:
-    """Put a checkpoint where it is to run. keep: on disk, what an engine compiles.
+    """Put a checkpoint where it is to run. save: to disk, what an engine compiles.
 
     Raises CheckpointError for damaged weights, DeviceError for no memory or an engine that fails.
     """
@@ -18,7 +18,7 @@ def open_engine(
         if placement.engine == "openvino":
             from hiera_cli.engines.openvino_engine import OpenVinoEngine
 
-            return OpenVinoEngine(checkpoint, placement, batch_size, keep=keep)
+            return OpenVinoEngine(checkpoint, placement, batch_size, save=save)
         from hiera_cli.engines.torch_engine import TorchEngine
 
         return TorchEngine(checkpoint, placement, batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from hiera_cli.checkpoints.checkpoint import Checkpoint
 from hiera_cli.engines import packed
-from hiera_cli.engines.engine import Answer, faults, in_halves
+from hiera_cli.engines.engine import Answer, Output, faults, in_halves
 from hiera_cli.engines.placement import Accelerators, Placement
 from hiera_cli.model.hiera import Hiera
 
@@ -95,7 +96,8 @@ class TorchEngine:
             if packed.works(self._dtype):
                 packed.pack(self._model)
             head: Any = self._model.head  # whose layer becomes another module than it is declared to be
-            head.fc = _ImageByImage(head.fc)
+            if head.fc is not None:
+                head.fc = _ImageByImage(head.fc)
 
     def describe(self) -> str:
         """Such as `cuda:0 (NVIDIA H100), bf16` or `cpu (2 threads), fp32`."""
@@ -105,19 +107,19 @@ class TorchEngine:
             detail = f" ({torch.get_num_threads()} threads)" if self._device.type == "cpu" else ""
         return f"{self.placement.device}{detail}, {self.placement.precision}"
 
-    def submit(self, pixels: Sequence[NDArray[np.float32]]) -> Answer:
+    def submit(self, pixels: Sequence[NDArray[np.float32]], output: Output = "logits") -> Answer:
         """Start on a batch, each image (3, 224, 224). Out of memory halves the batch and goes on.
 
         On CUDA everything is only queued here, the copies to the device and back too; the Answer waits for it. Raises
         DeviceError if not even one image fits or the device fails; so does the Answer.
         """
         with torch.inference_mode(), faults(self.placement, "a single image"):
-            output = torch.cat(in_halves(self._run, pixels, self._halved))
+            rows = torch.cat(in_halves(partial(self._run, output=output), pixels, self._halved))
             if self._copies is None:
-                logits = output.cpu().numpy()
-                return lambda: logits
-            # An event right behind the copy: `output.cpu()` later would wait for the batch after this one as well.
-            pinned = output.to("cpu", non_blocking=True)
+                array = rows.cpu().numpy()
+                return lambda: array
+            # An event right behind the copy: `rows.cpu()` later would wait for the batch after this one as well.
+            pinned = rows.to("cpu", non_blocking=True)
             done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             done.record(torch.cuda.current_stream(self._device))
 
@@ -128,14 +130,14 @@ class TorchEngine:
 
         return wait
 
-    def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(batch, 3, 224, 224) → (batch, classes)."""
-        return self.submit(list(pixels))()
+    def run(self, pixels: NDArray[np.float32], output: Output = "logits") -> NDArray[np.float32]:
+        """(batch, 3, 224, 224) → (batch, …)."""
+        return self.submit(list(pixels), output)()
 
-    def _run(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+    def _run(self, pixels: Sequence[NDArray[np.float32]], output: Output) -> torch.Tensor:
         batch = self._to_device(pixels).to(self._dtype)
         together = CPU_MICRO_BATCH if self._device.type == "cpu" else len(batch)
-        return torch.cat([self._model(part) for part in torch.split(batch, together)])
+        return torch.cat([self._model(part, output) for part in torch.split(batch, together)])
 
     def _halved(self, size: int) -> None:
         self.batch_size = min(self.batch_size, size)

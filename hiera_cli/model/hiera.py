@@ -123,19 +123,29 @@ class PatchEmbed(nn.Module):
 
 
 class Head(nn.Module):
-    """Mean over tokens, LayerNorm, linear; in fp32 at any precision, for it costs nothing and decides the label."""
+    """Mean over tokens, LayerNorm, linear; in fp32 at any precision, for it costs nothing and decides the label.
+
+    A backbone (num_classes 0) has no linear layer.
+    """
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.fc = nn.Linear(dim, num_classes)
+        self.fc = nn.Linear(dim, num_classes) if num_classes else None
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.norm(x.mean(1, dtype=torch.float32))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.norm(x.mean(1, dtype=torch.float32)))  # type: ignore[no-any-return]
+        assert self.fc is not None, "a backbone has no logits"
+        return self.fc(self.features(x))  # type: ignore[no-any-return]
 
 
 class Hiera(nn.Module):
-    """A Hiera classifier: pixels (B, 3, 224, 224), normalised, to logits (B, num_classes) in fp32."""
+    """A Hiera: pixels (B, 3, 224, 224), normalised, to logits (B, num_classes), features (B, C) or tokens (B, 7, 7, C).
+
+    All in fp32. The last tokens are one a mask unit: back in rows and columns.
+    """
 
     def __init__(self, architecture: architecture.Architecture) -> None:
         super().__init__()
@@ -145,12 +155,17 @@ class Hiera(nn.Module):
         self.blocks = nn.ModuleList(map(Block, architecture.blocks()))
         self.head = Head(architecture.features, architecture.num_classes)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, output: str = "logits") -> Tensor:
         x = self.patch_embed(pixels)
         x = x + self.pos_embed.view(1, GRID, GRID, -1)
         x = unroll(x)  # (B, N, C)
         for block in self.blocks:
             x = block(x)
+        if output == "tokens":
+            units = GRID // MASK_UNIT
+            return x.float().view(-1, units, units, x.shape[-1])  # type: ignore[no-any-return]
+        if output == "features":
+            return self.head.features(x)
         return self.head(x)  # type: ignore[no-any-return]
 
     def to_precision(self, dtype: torch.dtype) -> Hiera:
