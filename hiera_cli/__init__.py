@@ -17,6 +17,7 @@ __all__ = [
     "Classifier",
     "DecodeError",
     "DeviceError",
+    "Embedded",
     "Failure",
     "FetchError",
     "HieraError",
@@ -36,6 +37,7 @@ __all__ = [
 _WHERE = {  # but for the errors
     "Classified": "tasks.classify",
     "Classifier": "classifier",
+    "Embedded": "tasks.embed",
     "Failure": "result",
     "Prediction": "tasks.classify",
     "Result": "result",
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from hiera_cli.images.recipe import preprocess
     from hiera_cli.result import Failure, Result
     from hiera_cli.tasks.classify import Classified, Prediction
+    from hiera_cli.tasks.embed import Embedded
 
 
 def __getattr__(name: str) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from hiera_cli.engines.open import open_engine
 from hiera_cli.engines.placement import choose
 from hiera_cli.errors import (
     InputError,
+    UsageError,
 )
 from hiera_cli.images import decode, recipe
 from hiera_cli.images.decode import Decoding
@@ -26,12 +27,16 @@ from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.limits import MAX_PIXELS
 from hiera_cli.pipeline.options import Options, check_count
 from hiera_cli.pipeline.stream import Stream
+from hiera_cli.result import Result
 from hiera_cli.tasks.classify import Classified, Classify
+from hiera_cli.tasks.embed import Embed, Embedded
+from hiera_cli.tasks.task import Task
 
 if TYPE_CHECKING:
     from hiera_cli.checkpoints.hub import Progress
 
 
+R = TypeVar("R", bound=Result)
 Input: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
 
 
@@ -74,20 +79,49 @@ class Classifier:
         An input that can't be labelled yields a Result with an error; nothing is raised for it. Raises TypeError for
         what is none of these, UsageError for options that make no sense.
         """
+        if not self.labels:
+            raise UsageError(f"{self.name} is a backbone without a classifier: it gives features, and no labels")
+        return self._run(inputs, Classify(top_k, min_score), workers, max_pixels, full_decode)
+
+    def embed(
+        self,
+        inputs: Input | Iterable[Input],
+        *,
+        tokens: bool = False,
+        normalize: bool = False,
+        workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        full_decode: bool = False,
+    ) -> Iterator[Embedded]:
+        """Give the features of images: the inputs and their options are those of `classify`.
+
+        Yields one Result for each image, in order, with `features`, float32: (C,), the pooled ones that the classifier
+        reads. tokens: the last tokens instead, (7, 7, C), rows and columns. normalize: each vector to unit length.
+        """
+        return self._run(inputs, Embed(tokens, normalize), workers, max_pixels, full_decode)
+
+    def _run(
+        self,
+        inputs: Input | Iterable[Input],
+        task: Task[Classifier, R],
+        workers: int | None,
+        max_pixels: int,
+        full_decode: bool,
+    ) -> Iterator[R]:
         decoding = Decoding(max_pixels=max_pixels, full=full_decode)
         arguments = (_argument(item, decoding) for item in _each(inputs))
         found = find.expand(arguments, find.Walk(decode.suffixes), warn=lambda message: None)
         options = Options(workers, decoding=decoding, model=self.name)
-        return iter(Stream(found, lambda: self, Classify(top_k, min_score), options))
+        return iter(Stream(found, lambda: self, task, options))
 
 
 def _each(inputs: Input | Iterable[Input]) -> Iterable[Input]:
     """The inputs one by one. A str is one, and not its letters; so is an image, and not the rows of its array."""
     if isinstance(inputs, (str, os.PathLike, Image.Image)):
         return (inputs,)
-    if isinstance(inputs, np.ndarray) and inputs.ndim in (2, 3):
+    if isinstance(inputs, np.ndarray) and inputs.ndim in (0, 2, 3):
         return (inputs,)
-    if isinstance(inputs, bytes) or not isinstance(inputs, Iterable):
+    if isinstance(inputs, (bytes, bytearray, memoryview)) or not isinstance(inputs, Iterable):
         raise _not_an_input(inputs)
     return inputs
 
@@ -95,7 +129,10 @@ def _each(inputs: Input | Iterable[Input]) -> Iterable[Input]:
 def _argument(item: object, decoding: Decoding) -> str | Source:
     """One input from Python, as `find.expand` takes it."""
     if isinstance(item, np.ndarray):
-        item = recipe.from_array(item)
+        try:
+            item = recipe.from_array(item, decoding.max_pixels)
+        except InputError as error:
+            return Source("", Kind.MEMORY, error)
     if isinstance(item, Image.Image):
         name = getattr(item, "filename", "")
         path = name if isinstance(name, str) else ""
@@ -117,7 +154,7 @@ def _not_an_input(item: object) -> TypeError:
 
 
 def load_classifier(
-    model: str = "tiny",
+    model: str | os.PathLike[str] = "tiny",
     *,
     engine: str = "auto",
     device: str = "auto",
@@ -129,9 +166,12 @@ def load_classifier(
     """Load a model, downloading its weights if they are not on this machine.
 
     model: tiny … huge, demo, a Hub repository, a folder or a file. engine, device, precision: as `hiera classify` has.
-    Raises CheckpointError, DeviceError, or UsageError for a batch size that is none.
+    Raises CheckpointError, DeviceError, UsageError for a batch size that is not a count, TypeError for other models.
     """
     check_count("batch_size", batch_size)
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(f"a model is a name, a folder or a file (str, Path), not {type(model).__name__}")
+    model = os.fspath(model)
     checkpoint = resolve.resolve(model, offline=offline, progress=progress)
     placement = choose(engine, device, precision, this_machine(engine, device))
     return Classifier(checkpoint, open_engine(checkpoint, placement, batch_size))

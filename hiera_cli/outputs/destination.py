@@ -148,9 +148,9 @@ class OutputFile:
         os.lseek(self._descriptor, self.size, os.SEEK_SET)
         self._begun = True
 
-    def write(self, text: str) -> None:
+    def write(self, data: str | bytes) -> None:
         """Write all of it, now."""
-        data = encoded(text)
+        data = data if isinstance(data, bytes) else encoded(data)
         try:
             self._begin()
             write_whole(self._descriptor, data)
