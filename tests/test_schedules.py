@@ -129,3 +129,23 @@ def test_each_input_gives_one_record_in_order_under_any_schedule(
     assert [outcome(result) for result in results] == schedule.expected
     ahead = DEFAULT_BATCH + schedule.workers + schedule.in_flight * schedule.batch_size
     assert schedule.most_alive <= ahead + (schedule.in_flight + 1) * schedule.batch_size
+
+
+def test_no_more_pixels_are_held_than_the_look_ahead_however_slow_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = Schedule(0, tmp_path)
+    schedule.workers, schedule.batch_size, schedule.in_flight = 4, 2, 2
+    path = grey(tmp_path, "a.png", 3)
+    schedule.slow[path] = 0
+    monkeypatch.setattr(decode, "load", schedule.load)
+
+    class Slow(Device):
+        def logits(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            time.sleep(0.002)  # in which several inputs are decoded
+            return super().logits(pixels)
+
+    sources = (Source(path) for _ in range(600))
+    stream = Stream(sources, lambda: stand_in(Slow(schedule)), Classify(1), Options(workers=4))
+    assert sum(1 for _ in stream) == 600
+    assert schedule.most_alive <= DEFAULT_BATCH + 4 + 2 * 2 + 3 * 2
