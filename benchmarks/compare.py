@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -97,7 +98,7 @@ def make_model(cache: Path) -> None:
 
     folder = cache / f"models--{REPOSITORY.replace('/', '--')}" / "snapshots" / "0"
     torch.manual_seed(0)
-    config = HieraConfig(depths=[1, 2, 7, 2], num_labels=1000, initializer_range=0.05)
+    config = HieraConfig(depths=[1, 2, 7, 2], num_labels=1000, initializer_range=0.05)  # type: ignore[call-arg]
     HieraForImageClassification(config).save_pretrained(folder)
     BitImageProcessorPil(
         size={"shortest_edge": 256},
@@ -190,7 +191,7 @@ def engines(folder: Path) -> dict[str, Callable[[np.ndarray[Any, Any]], object]]
 
     from hiera_cli import load_classifier
 
-    reference = HieraForImageClassification.from_pretrained(REPOSITORY).eval()
+    reference = HieraForImageClassification.from_pretrained(REPOSITORY).eval()  # type: ignore[no-untyped-call]
 
     def transformers(pixels: np.ndarray[Any, Any]) -> object:
         with torch.inference_mode():
@@ -202,6 +203,7 @@ def engines(folder: Path) -> dict[str, Callable[[np.ndarray[Any, Any]], object]]
         for precision in ("fp32", "bf16"):
             opened = load_classifier("tiny", engine=engine, device="cpu", precision=precision).engine
             found[f"hiera {engine}, {precision}"] = opened.run
+            found[f"hiera {engine}, {precision}, features"] = partial(opened.run, output="features")
     if has_openvino:
         import openvino as ov
 
@@ -255,8 +257,14 @@ def model_alone(folder: Path, runs: int) -> None:
         show(f"The model alone, batches of {batch}", "images/s", rows, "transformers, fp32")
 
 
+def consume(results: Callable[[], Iterable[object]]) -> None:
+    """Go through them all."""
+    for _ in results():
+        pass
+
+
 def folders(folder: Path, photos: list[Path], runs: int) -> None:
-    """JPEG files to labels, images a second, everything loaded."""
+    """JPEG files to labels or features, images a second, everything loaded."""
     from transformers import pipeline
 
     from hiera_cli import load_classifier
@@ -268,7 +276,10 @@ def folders(folder: Path, photos: list[Path], runs: int) -> None:
     for engine in ("torch", "openvino") if importlib.util.find_spec("openvino") else ("torch",):
         for precision in ("fp32", "bf16"):
             classifier = load_classifier("tiny", engine=engine, device="cpu", precision=precision)
-            contestants[f"hiera {engine}, {precision}"] = lambda c=classifier: list(c.classify([folder]))  # type: ignore[misc]
+            contestants[f"hiera {engine}, {precision}"] = partial(consume, partial(classifier.classify, [folder]))
+            contestants[f"hiera {engine}, {precision}, features"] = partial(
+                consume, partial(classifier.embed, [folder])
+            )
 
     def timed(call: Callable[[], object]) -> Callable[[], tuple[float, float]]:
         def run() -> tuple[float, float]:

@@ -34,7 +34,7 @@ def reference_model(architecture: Architecture, id2label: dict[int, str] | None 
     )
     with torch.device("meta"):
         model = HieraForImageClassification(config)
-    model = model.to_empty(device="cpu").eval().requires_grad_(False)
+    model = model.to_empty(device="cpu").eval().requires_grad_(False)  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         if "layernorm" in name and name.endswith("weight"):
             parameter.uniform_(0.8, 1.2)
@@ -43,19 +43,20 @@ def reference_model(architecture: Architecture, id2label: dict[int, str] | None 
         else:
             fan_in = parameter[0].numel() if parameter.dim() > 1 and "position" not in name else 4
             parameter.uniform_(-1, 1).mul_((3 / fan_in) ** 0.5)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def fit_classifier(model: HieraForImageClassification, images: dict[Path, int]) -> None:
     """Set the classifier so that the model says of each image what is true of it, confidently."""
     pixels = np.stack([preprocess(Image.open(path)) for path in images])
     features = model.hiera(torch.from_numpy(pixels)).pooler_output  # (images, channels)
-    wanted = torch.zeros(len(images), model.config.num_labels)
+    wanted = torch.zeros(len(images), int(model.config.num_labels or 0))
     wanted[range(len(images)), list(images.values())] = 12.0
     centre = features.mean(0)
     weight = torch.linalg.lstsq(features - centre, wanted - wanted.mean(0), driver="gelsd").solution.T
-    model.classifier.weight.copy_(weight)
-    model.classifier.bias.copy_(wanted.mean(0) - weight @ centre)
+    classifier: Any = model.classifier
+    classifier.weight.copy_(weight)
+    classifier.bias.copy_(wanted.mean(0) - weight @ centre)
 
 
 def save(model: HieraForImageClassification, folder: Path) -> Path:

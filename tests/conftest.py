@@ -144,7 +144,7 @@ def hiera(tmp_path: Path, environment: dict[str, str]) -> Hiera:
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "hiera_cli", *map(os.fspath, arguments)],
+            [sys.executable, "-m", "hiera_cli", *map(str, arguments)],
             input=input.encode() if isinstance(input, str) else input or b"",
             capture_output=True,
             env={**environment, **(env or {})},
@@ -241,7 +241,7 @@ def call(
                 monkeypatch.delenv(name, raising=False)
                 if name in environment:
                     monkeypatch.setenv(name, environment[name])
-        monkeypatch.setattr(sys, "argv", ["hiera", *map(os.fspath, arguments)])
+        monkeypatch.setattr(sys, "argv", ["hiera", *map(str, arguments)])
         capfdbinary.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ class Brightness:
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         self.batches.append(len(pixels))
         steps = np.rint((pixels[:, 0].mean((1, 2)) * 0.229 + 0.485) * 255 / 25)
-        return (-np.abs(np.arange(10) - steps[:, None]) * 9).astype(np.float32)
+        return (-np.abs(np.arange(10) - steps[:, None]) * 9).astype(np.float32)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True, params=[1, 2], ids=["computes", "overlaps"])
@@ -275,10 +276,11 @@ def test_an_image_for_which_there_is_no_memory_is_a_failure_of_its_own(
 def test_what_is_known_is_yielded_before_an_error_that_nobody_foresaw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str
 ) -> None:
-    def broken(path: str) -> None:
+    def broken(path: str) -> Any:
         if path == "b":
             assert engine.answered.wait(10)
             raise RuntimeError("nobody foresaw this")
+        return None
 
     class Answering(Brightness):
         answered: threading.Event
@@ -515,7 +517,12 @@ def test_an_image_on_a_stdin_that_does_not_block_arrives_whole(tmp_path: Path, s
     image = Path(grey(tmp_path, "a.png", 4)).read_bytes()
     results = iter(Stream([Source("-", Kind.STDIN)], lambda: stand_in(Brightness()), Classify(1)))
     os.write(stdin, image[:10])
-    threading.Timer(0.1, lambda: (os.write(stdin, image[10:]), os.close(stdin))).start()
+
+    def finish() -> None:
+        os.write(stdin, image[10:])
+        os.close(stdin)
+
+    threading.Timer(0.1, finish).start()
     assert outcome(next(results)) == "step 4"
 
 

@@ -25,6 +25,7 @@ from image_server import ImageServer, Request
 from PIL import Image
 
 from hiera_cli import Classifier, DeviceError, UsageError, load_classifier
+from hiera_cli.classifier import Input
 from hiera_cli.commands.run import is_rereadable
 from hiera_cli.inputs.signatures import RAW
 from hiera_cli.system.utf8 import from_fields
@@ -114,7 +115,7 @@ def test_output_takes_its_format_from_the_suffix(call: Call, tmp_path: Path, suf
     done = call("classify", CAT, "-k", "1", "-o", path)
     assert (done.status, done.out) == (0, "")
     text = path.read_text()
-    assert {
+    assert {  # type: ignore[no-untyped-call]
         "json": lambda: json.loads(text)[0]["path"],
         "jsonl": lambda: json.loads(text)["path"],
         "csv": lambda: next(csv.DictReader(io.StringIO(text)))["path"],
@@ -504,7 +505,7 @@ from hiera_cli.__main__ import run
 run()
 """
     environment["PYTHONWARNINGS"] = "ignore"
-    command = [sys.executable, "-c", script, engine, CAT]
+    command = [sys.executable, "-c", script, engine, str(CAT)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -546,8 +547,8 @@ def test_a_terminal_gets_no_control_characters_of_names(environment: dict[str, s
     name = tmp_path / "x\x1b]0;owned\x07.jpg"
     shutil.copy(CAT, name)
     (tmp_path / "y\x1b[2J.jpg").write_text("no image")
-    for name in ("table", "csv"):
-        _, shown = in_a_terminal(environment, "classify", tmp_path, "-f", name)
+    for format in ("table", "csv"):
+        _, shown = in_a_terminal(environment, "classify", tmp_path, "-f", format)
         assert "\x1b]0" not in shown
         assert "\x1b[2J" not in shown
         assert "\x07" not in shown
@@ -666,7 +667,9 @@ def test_images_and_arrays_are_inputs_beside_paths(classifier: Classifier) -> No
     for single in (image, array):
         (result,) = classifier.classify(single, top_k=1)
         assert result.predictions[0].label == "tabby, tabby cat"
-    inputs = [Image.open(SAMPLES / "rocket.jpg"), CAT, image, image, array, np.zeros((1, 1), np.uint8)]
+    inputs: list[Input] = [
+        Image.open(SAMPLES / "rocket.jpg"), CAT, image, image, array, np.zeros((1, 1), np.uint8)
+    ]  # fmt: skip
     results = list(classifier.classify(iter(inputs), top_k=1))
     assert [result.path for result in results] == [str(SAMPLES / "rocket.jpg"), *[str(CAT)] * 3, "", ""]
     assert [result.predictions[0].label for result in results[:5]] == ["missile", *["tabby, tabby cat"] * 4]
@@ -674,7 +677,7 @@ def test_images_and_arrays_are_inputs_beside_paths(classifier: Classifier) -> No
 
 
 def test_an_image_in_memory_gives_the_scores_of_its_file(classifier: Classifier) -> None:
-    inputs = [CAT, Image.open(CAT), np.asarray(Image.open(CAT))]
+    inputs: list[Input] = [CAT, Image.open(CAT), np.asarray(Image.open(CAT))]
     first, *others = [result.predictions[0].score for result in classifier.classify(inputs)]
     assert others == pytest.approx([first, first], abs=1e-5)
 

@@ -228,9 +228,9 @@ def test_several_words_of_a_label_need_no_quotes(call: Call) -> None:
 
 
 def test_labels_of_a_checkpoint_of_ones_own(call: Call, tmp_path: Path) -> None:
-    from checkpoint_maker import SMALL, reference_model, save
+    from dataclasses import replace
 
-    from hiera_cli.checkpoints.resolve import replace
+    from checkpoint_maker import SMALL, reference_model, save
 
     save(reference_model(replace(SMALL, num_classes=2), {0: "ham", 1: "\x1b[2Jspam"}), tmp_path)
     assert call("labels", "-m", tmp_path).out == "0\t-\tham\n1\t-\t\\x1b[2Jspam\n"

@@ -99,7 +99,12 @@ def test_a_stamp_that_may_be_shared_by_a_later_change_is_not_relied_on(
     keep(checkpoint)
     read = []
     digest = Checkpoint.digest
-    monkeypatch.setattr(Checkpoint, "digest", lambda self: read.append(1) or digest(self))
+
+    def reading(self: Checkpoint) -> str:
+        read.append(1)
+        return digest(self)
+
+    monkeypatch.setattr(Checkpoint, "digest", reading)
     assert load(checkpoint) == BLOB
     assert read == [1]
 

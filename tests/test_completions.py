@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import Bash, Call
 
-from hiera_cli.commands.app import DEVICES, ENGINES, FORMATS, MODELS, PRECISIONS
+from hiera_cli.checkpoints.published import MODELS
+from hiera_cli.commands.app import DEVICES
+from hiera_cli.engines.placement import ENGINES, PRECISIONS
+from hiera_cli.outputs.names import FORMATS
 
 FOLDER = Path(__file__).parent.parent / "completions"
 HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "httpx2", "rich"}

@@ -20,7 +20,7 @@ from tools import make_demo as make
 
 
 def labelled(engine: Engine, pixels: list[np.ndarray]) -> list[int]:
-    return engine.run(np.stack(pixels)).argmax(1).tolist()
+    return engine.run(np.stack(pixels)).argmax(1).tolist()  # type: ignore[no-any-return]
 
 
 def test_the_demo_model_knows_each_sample_image(samples: dict[Path, int], open_fp32: Open) -> None:
@@ -62,7 +62,7 @@ def test_the_script_makes_the_model_that_is_in_the_package(tmp_path: Path) -> No
 def test_it_is_in_the_published_layout_and_small(open_fp32: Open) -> None:
     from transformers import HieraForImageClassification
 
-    reference = HieraForImageClassification.from_pretrained(DEMO_FOLDER, dtype=torch.float32).eval()
+    reference = HieraForImageClassification.from_pretrained(DEMO_FOLDER, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
     pixels = load(str(SAMPLES / "cat.jpg"))[None]
     with torch.inference_mode():
         expected = reference(torch.from_numpy(pixels)).logits.numpy()

@@ -381,7 +381,7 @@ def test_packed_layers_compute_what_plain_ones_do(engine: TorchEngine, monkeypat
     plain = TorchEngine(resolve.resolve("demo"), Placement("cpu", "fp32"))
     assert not any(isinstance(module, packed.PackedLinear) for module in plain._model.modules())
     pixels = np.random.default_rng(0).standard_normal((5, 3, 224, 224), dtype=np.float32)
-    np.testing.assert_allclose(engine.run(pixels), plain.run(pixels), atol=1e-5 * np.ptp(plain.run(pixels)))
+    np.testing.assert_allclose(engine.run(pixels), plain.run(pixels), atol=1e-5 * float(np.ptp(plain.run(pixels))))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="packed layers are for x86")
@@ -510,7 +510,7 @@ def test_bf16_weights_are_read_by_the_compiled_engine(openvino: ModuleType, tmp_
     pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
     expected = TorchEngine(checkpoint, Placement("cpu", "fp32")).run(pixels)
     got = openvino.OpenVinoEngine(checkpoint, PLACE).run(pixels)
-    np.testing.assert_allclose(got, expected, atol=1e-4 * np.ptp(expected))
+    np.testing.assert_allclose(got, expected, atol=1e-4 * float(np.ptp(expected)))
 
 
 def test_threads_may_share_the_compiled_engine(openvino: ModuleType) -> None:

@@ -152,10 +152,10 @@ def test_parquet_is_whole_wherever_the_results_end(tmp_path: Path) -> None:
 
 
 def test_numbers_in_jsonl_are_short_and_give_back_the_very_float32() -> None:
-    done = Embedded("a.jpg", features=np.array([0.1, -1e-12, 3.4e38, 16777217.0, 0.0], np.float32))
-    line = "".join(jsonl([done]))
+    values = np.array([0.1, -1e-12, 3.4e38, 16777217.0, 0.0], np.float32)
+    line = "".join(jsonl([Embedded("a.jpg", features=values)]))
     assert '"features": [0.1, -1e-12, 3.4e+38, 16777216.0, 0.0]' in line
-    assert np.array_equal(np.float32(json.loads(line)["features"]), done.features)
+    assert np.array_equal(np.float32(json.loads(line)["features"]), values)
 
 
 def test_unit_length_is_that_of_each_vector() -> None:

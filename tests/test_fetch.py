@@ -48,8 +48,7 @@ from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.limits import Limits
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
-from hiera_cli.result import Result
-from hiera_cli.tasks.classify import Classify
+from hiera_cli.tasks.classify import Classified, Classify
 
 MIB = 1 << 20
 PATIENCE = 10.0  # seconds after which a test gives up on what should have happened long ago
@@ -850,16 +849,16 @@ class FakeEngine:
         return lambda: logits
 
 
-def stream(inputs: list[str], engine: FakeEngine, **limits: float) -> Stream:
+def stream(inputs: list[str], engine: FakeEngine, **limits: float) -> Stream[Any, Classified]:
     labels = tuple(Label(index, None, os.path.basename(path)) for index, path in enumerate(SAMPLES))
     fake = SimpleNamespace(engine=engine, labels=labels, name="fake")
     found = [Source(path, Kind.URL if "://" in path else Kind.FILE) for path in inputs]
     return Stream(found, lambda: cast(Classifier, fake), Classify(), Options(workers=2, limits=Limits(**limits)))  # type: ignore[arg-type]
 
 
-def run(inputs: list[str], engine: FakeEngine, patience: float = PATIENCE, **limits: float) -> list[Result]:
+def run(inputs: list[str], engine: FakeEngine, patience: float = PATIENCE, **limits: float) -> list[Classified]:
     """The Results of a stream. Raises what it raises, and TimeoutError if it does not end."""
-    outcome: queue.SimpleQueue[list[Result] | BaseException] = queue.SimpleQueue()
+    outcome: queue.SimpleQueue[list[Classified] | BaseException] = queue.SimpleQueue()
 
     def collect() -> None:
         try:
@@ -877,7 +876,7 @@ def run(inputs: list[str], engine: FakeEngine, patience: float = PATIENCE, **lim
     return results
 
 
-def summary(result: Result) -> tuple[str, str]:
+def summary(result: Classified) -> tuple[str, str]:
     """A Result's path and its label, or its error's type and message."""
     if result.error is not None:
         return result.path, f"{result.error.type}: {result.error.message}"
@@ -939,7 +938,8 @@ def test_any_number_of_stuck_urls_holds_up_no_file_and_a_stop_yields_what_was_do
 def test_no_more_urls_are_under_way_than_the_limit_says_until_their_pictures_are_decoded(
     server: ImageServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode_bytes, ahead = decode.decode_bytes, []
+    decode_bytes = decode.decode_bytes
+    ahead: list[int] = []
 
     def decoding(body: bytes, *settings: object) -> recipe.Pixels:
         if not ahead:

@@ -274,7 +274,7 @@ def test_three_that_copy_into_one_folder_at_once_all_succeed(
     hub: Hub, hiera: Hiera, environment: dict[str, str], tmp_path: Path
 ) -> None:
     assert hiera("download", "-q").returncode == 0
-    command = [sys.executable, "-m", "hiera_cli", "download", "-q", "--to", tmp_path / "carry"]
+    command = [sys.executable, "-m", "hiera_cli", "download", "-q", "--to", str(tmp_path / "carry")]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(3)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
     assert sorted(file.name for file in (tmp_path / "carry").iterdir()) == ["config.json", "model.safetensors"]

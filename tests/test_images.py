@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,8 +119,8 @@ def resizes(monkeypatch: pytest.MonkeyPatch) -> Resizes:
     seen: Resizes = []
     resize = Image.Image.resize
 
-    def spy(self: Image.Image, size: tuple[int, int], *arguments: object, **options: object) -> Image.Image:
-        seen.append((self.size, tuple(size)))
+    def spy(self: Image.Image, size: tuple[int, int], *arguments: Any, **options: Any) -> Image.Image:
+        seen.append((self.size, size))
         return resize(self, size, *arguments, **options)
 
     monkeypatch.setattr(Image.Image, "resize", spy)
@@ -171,7 +172,7 @@ def test_bytes_in_memory_give_the_array_of_the_file(path: Path) -> None:
 # EXIF
 
 # How an upright picture is stored under each value of the tag: the inverse of what a viewer does.
-STORED_AS = {
+STORED_AS: dict[int, Callable[[Image.Image], Image.Image]] = {
     1: lambda image: image,
     2: ImageOps.mirror,
     3: lambda image: image.rotate(180, expand=True),
@@ -195,7 +196,9 @@ def exif(orientation: object) -> Image.Exif:
     ids=["PNG", "TIFF", "TIFF by libtiff", "WebP"],
 )
 @pytest.mark.parametrize("orientation", STORED_AS)
-def test_every_exif_orientation_gives_the_upright_picture(orientation: int, format: str, options: dict) -> None:
+def test_every_exif_orientation_gives_the_upright_picture(
+    orientation: int, format: str, options: dict[str, Any]
+) -> None:
     image = photo()
     data = encode(STORED_AS[orientation](image), format, exif=exif(orientation), **options)
     np.testing.assert_array_equal(decode.decode_bytes(data), recipe.preprocess(image))
@@ -315,7 +318,7 @@ def test_sixteen_bit_colour_is_scaled_and_not_clipped() -> None:
 def stretched(grey: Image.Image) -> np.ndarray:
     """The picture's samples, with the darkest at 0 and the lightest at 255."""
     samples = np.asarray(grey).astype(np.float64)
-    return (samples - samples.min()) * 255 / (samples.max() - samples.min())
+    return (samples - samples.min()) * 255 / (samples.max() - samples.min())  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -369,7 +372,7 @@ def test_palettes_are_looked_up(format: str) -> None:
     np.testing.assert_array_equal(decode.decode_bytes(data), recipe.preprocess(image.convert("RGB")))
 
 
-def half_hidden(hidden: object, mode: str, shown: object) -> Image.Image:
+def half_hidden(hidden: Any, mode: str, shown: Any) -> Image.Image:
     """A picture whose left half is `hidden` and whose right half is `shown`."""
     image = Image.new(mode, (64, 64), hidden)
     image.paste(shown, (32, 0, 64, 64))
@@ -386,7 +389,9 @@ GREY_RIGHT = recipe.preprocess(half_hidden((255, 255, 255), "RGB", (90, 90, 90))
     [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True, "exact": True})],
     ids=["PNG", "TIFF", "WebP"],
 )
-def test_colours_under_transparent_pixels_do_not_show(hidden: tuple, format: str, options: dict) -> None:
+def test_colours_under_transparent_pixels_do_not_show(
+    hidden: tuple[int, ...], format: str, options: dict[str, Any]
+) -> None:
     data = encode(half_hidden((*hidden, 0), "RGBA", (200, 0, 0, 255)), format, **options)
     with Image.open(io.BytesIO(data)) as stored:
         assert stored.getpixel((0, 0)) == (*hidden, 0)
@@ -477,7 +482,7 @@ def test_every_mode_gives_the_picture(mode: str) -> None:
     ],
 )
 def test_every_format_gives_the_picture_whatever_its_name(
-    tmp_path: Path, format: str, options: dict, tolerance: float
+    tmp_path: Path, format: str, options: dict[str, Any], tolerance: float
 ) -> None:
     got = decode.load(write(tmp_path / "picture.txt", encode(photo(150, 110), format, **options)))
     assert mean_difference(got, recipe.preprocess(photo(150, 110))) <= tolerance
@@ -515,12 +520,12 @@ def test_photoshop_file_gives_its_flattened_picture() -> None:
     ],
     ids=["GIF", "WebP", "APNG", "multi-page TIFF", "MPO", "AVIF"],
 )
-def test_the_first_frame_or_page_stands_for_the_file(format: str, options: dict) -> None:
+def test_the_first_frame_or_page_stands_for_the_file(format: str, options: dict[str, Any]) -> None:
     first, *others = (Image.new("RGB", (64, 48), colour) for colour in ("red", "lime", "blue"))
     data = encode(first, format, save_all=True, append_images=others, **options)
     with Image.open(io.BytesIO(data)) as stored:
         assert stored.format == format
-        assert stored.n_frames == 3
+        assert getattr(stored, "n_frames", 1) == 3
     assert difference(decode.decode_bytes(data), recipe.preprocess(first)) < 4 * LEVEL
 
 
@@ -641,7 +646,8 @@ def test_extreme_ratios_give_the_crop_of_the_reference(size: tuple[int, int]) ->
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1)], ids=str)
 def test_an_extreme_ratio_shows_the_middle(size: tuple[int, int]) -> None:
     image = Image.new("L", size, 0)
-    image.paste(255, tuple(side * 499 // 1000 for side in size) + tuple(-(-side * 501 // 1000) for side in size))
+    width, height = size
+    image.paste(255, (width * 499 // 1000, height * 499 // 1000, -(-width * 501 // 1000), -(-height * 501 // 1000)))
     np.testing.assert_allclose(recipe.preprocess(image).mean((1, 2)), WHITE, rtol=1e-6)
 
 
@@ -739,7 +745,12 @@ def test_the_command_line_says_how_images_are_decoded(
     arguments: list[str], expected: tuple[int, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[run.Request] = []
-    monkeypatch.setattr(run, "classify", lambda request: asked.append(request) or 0)
+
+    def classify(request: run.Request) -> int:
+        asked.append(request)
+        return 0
+
+    monkeypatch.setattr(run, "classify", classify)
     assert CliRunner().invoke(app, ["classify", "cat.jpg", *arguments]).exit_code == 0
     decoding = asked[0].options.decoding
     assert (decoding.max_pixels, decoding.full) == expected
@@ -796,7 +807,7 @@ print(peak() - before)
     ids=["RGB", "RGBA", "16-bit grey", "palette, transparent", "grey"],
 )
 def test_a_picture_takes_no_more_memory_than_itself_and_its_result(
-    tmp_path: Path, mode: str, colour: object, options: dict, bytes_a_pixel: float
+    tmp_path: Path, mode: str, colour: Any, options: dict[str, Any], bytes_a_pixel: float
 ) -> None:
     side = 4000
     small = write(tmp_path / "small.png", encode(Image.new(mode, (300, 300), colour), "PNG", **options))
@@ -926,7 +937,7 @@ TRUNCATED = [
 @as_the_program_runs
 @pytest.mark.parametrize(("format", "options"), TRUNCATED)
 @pytest.mark.parametrize("fraction", [0.6, 0.9])
-def test_truncated_image_is_an_error(tmp_path: Path, fraction: float, format: str, options: dict) -> None:
+def test_truncated_image_is_an_error(tmp_path: Path, fraction: float, format: str, options: dict[str, Any]) -> None:
     data = encode(photo(), format, **options)
     assert decode.decode_bytes(data).shape == (3, 224, 224)
     with pytest.raises(DecodeError):

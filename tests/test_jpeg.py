@@ -7,6 +7,7 @@ import itertools
 import re
 import struct
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from hiera_cli.images import decode, jpeg, recipe
 END = b"\xff\xd9"
 SCAN = re.compile(rb"\xff\xda")
 
-KINDS = {
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"RGB, {sampling}": ("RGB", {"subsampling": sampling}) for sampling in ("4:4:4", "4:2:2", "4:2:0")},
     "RGB, without a transform": ("RGB", {"keep_rgb": True}),
     **{f"{mode}, progressive": (mode, {"progressive": True}) for mode in ("RGB", "L", "CMYK")},
@@ -74,7 +75,7 @@ def test_the_pixels_outlive_the_decoders_array() -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str)
-def test_a_cut_jpeg_with_an_end_is_an_error(options: dict, mode: str) -> None:
+def test_a_cut_jpeg_with_an_end_is_an_error(options: dict[str, Any], mode: str) -> None:
     data = encode(photo(128, 96).convert(mode), "JPEG", **options)
     start = SCAN.search(data).end()  # type: ignore[union-attr]
     for cut in np.linspace(start + 20, len(data) - 12, 12).astype(int):

@@ -20,6 +20,7 @@ import pytest
 
 from hiera_cli.errors import OutputError
 from hiera_cli.outputs.destination import OutputFile, OutputStream, is_stream
+from hiera_cli.outputs.formats import Writer
 from hiera_cli.outputs.labels import RECORDS, plain, table
 from hiera_cli.outputs.names import FORMATS
 from hiera_cli.result import Failure
@@ -42,7 +43,8 @@ NOTHING = Classified("plain.png", "org/m", precision="bf16", settings=SETTINGS)
 
 
 def writing(name: str, results: Iterable[Classified]) -> Iterator[str]:
-    return {"plain": plain, "table": table, **RECORDS}[name](results)
+    writers: dict[str, Writer] = {"plain": plain, "table": table, **RECORDS}
+    return writers[name](results)
 
 
 def written(name: str, *results: Classified) -> str:

@@ -378,7 +378,12 @@ def test_nothing_but_files_without_a_suffix_is_opened_by_a_walk(
     os.mkfifo("photos/pipe")
     os.symlink("c", "photos/link")
     opened = []
-    monkeypatch.setattr(os, "open", lambda path, flags: opened.append(path) or os.dup(0))
+
+    def open_another(path: str, flags: int) -> int:
+        opened.append(path)
+        return os.dup(0)
+
+    monkeypatch.setattr(os, "open", open_another)
     monkeypatch.setattr(os, "read", lambda handle, size: b"")
     assert Found("photos", walk=walk(("out",))) == ["photos/a.jpg"]
     assert opened == ["photos/c"]
