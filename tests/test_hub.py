@@ -18,7 +18,7 @@ from conftest import SAMPLES, Bash, Hiera, either_engine
 from hub_server import Hub
 
 from hiera_cli.checkpoints import hub as hub_module
-from hiera_cli.commands import weights
+from hiera_cli.checkpoints import inventory
 
 REPOSITORY = "facebook/hiera-tiny-224-in1k-hf"
 CAT = SAMPLES / "cat.jpg"
@@ -146,13 +146,18 @@ run()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "env", "why"), [(["--offline"], {}, "--offline"), ([], {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE")]
+    ("arguments", "env", "why"),
+    [(["--offline"], {}, "offline mode"), ([], {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE")],
 )
 def test_offline_makes_no_request(hub: Hub, hiera: Hiera, arguments: list[str], env: dict[str, str], why: str) -> None:
     done = hiera("classify", CAT, *arguments, env=env)
     assert done.returncode == 2
     assert f"the weights of {REPOSITORY} are not on this machine" in done.stderr
-    assert f"{why} forbids a download" in done.stderr
+    assert f"{why} forbids a download\n" in done.stderr
+    assert ("  To download them here: leave out --offline.\n" in done.stderr) == ("--offline" in arguments)
+    assert (
+        "  On a machine with a network: hiera download tiny --to DIR; then here: hiera classify -m DIR …" in done.stderr
+    )
     assert hub.requests == []
 
 
@@ -294,7 +299,7 @@ def test_a_copy_meets_others_and_leftovers_in_its_folder(tmp_path: Path) -> None
         barrier.wait()
         try:
             for _ in range(10):
-                weights._copy([source], folder)
+                inventory._copy([source], folder)
         except BaseException as error:
             failed.append(error)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hiera_cli.checkpoints.published import LICENCE, PUBLISHED
+from hiera_cli.checkpoints.published import LICENCE, REPOSITORIES, short_name
 from hiera_cli.errors import CheckpointError
 from hiera_cli.system.threads import apart
 
@@ -91,10 +91,9 @@ def cached_models() -> list[str]:
         folders = sorted(os.listdir(cache_folder()))
     except OSError:
         return []
-    named = {model.repository for model in PUBLISHED.values()}
     split = [folder.split("--") for folder in folders if folder.startswith("models--")]
     repositories = ["/".join(parts[1:]) for parts in split if len(parts) == 3]
-    return [name for name in repositories if name not in named and _looks_like_hiera(name)]
+    return [name for name in repositories if name not in REPOSITORIES and _looks_like_hiera(name)]
 
 
 def _looks_like_hiera(repository: str) -> bool:
@@ -120,10 +119,11 @@ def fetch(
     if not force and (files := cached(repository, filenames)):
         return files
     if offline or is_offline():
-        why = "--offline" if offline else "HF_HUB_OFFLINE"
+        why = "offline mode" if offline else "HF_HUB_OFFLINE"
         raise CheckpointError(
             f"the weights of {repository} are not on this machine ({cache_folder()}), and {why} forbids a download",
-            _ways_on(repository),
+            remedy="offline" if offline else "weights",
+            model=short_name(repository),
         )
     if str(cache_folder()).startswith("~"):
         raise CheckpointError(
@@ -139,15 +139,6 @@ def fetch(
         return [
             _download(repository, name, each.etag, force, progress) for name, each in zip(filenames, about, strict=True)
         ]
-
-
-def _ways_on(repository: str) -> str:
-    name = next((model.name for model in PUBLISHED.values() if model.repository == repository), repository)
-    return (
-        f"On a machine with a network: hiera download {name} --to DIR; then here: hiera classify -m DIR …\n"
-        "Behind a proxy or a mirror: set HTTPS_PROXY or HF_ENDPOINT (if a transfer hangs: HF_HUB_DISABLE_XET=1).\n"
-        "To try the program without weights: -m demo (it knows the sample images alone)."
-    )
 
 
 @contextmanager
@@ -255,7 +246,7 @@ def _explained(repository: str, filename: str, error: Exception) -> CheckpointEr
             "Check its name. For a private one, set HF_TOKEN.",
         )
     if isinstance(error, RemoteEntryNotFoundError):
-        return CheckpointError(f"{repository} has no {filename}: it is no Hiera in the transformers layout")
+        return CheckpointError(f"{repository} has no {filename}: it is not a Hiera in the transformers layout")
     if isinstance(error, OSError) and error.filename:
         return CheckpointError(
             f"cannot keep {filename} of {repository} in {cache_folder()}: {error.strerror}: {error.filename}",
@@ -264,12 +255,13 @@ def _explained(repository: str, filename: str, error: Exception) -> CheckpointEr
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return CheckpointError(
         f"cannot download {filename} of {repository} from {ENDPOINT}: {reason}",
-        _ways_on(repository),
+        remedy="weights",
+        model=short_name(repository),
     )
 
 
 def _licence(repository: str) -> str:
-    if any(model.repository == repository for model in PUBLISHED.values()):
+    if repository in REPOSITORIES:
         return LICENCE
     from huggingface_hub import HfApi
 

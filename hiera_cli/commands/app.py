@@ -468,21 +468,25 @@ def download(
     quiet: Quiet = 0,
 ) -> None:
     """Fetch weights ahead of time, into the Hub cache or a folder."""
-    from hiera_cli.checkpoints import hub
-    from hiera_cli.commands import weights
+    from dataclasses import asdict
+
+    from hiera_cli.checkpoints import hub, inventory
     from hiera_cli.system.threads import apart
 
     names = [model_name(name) for name in models or ["tiny"]]
-    progress = hub.Progress(_say_unless(quiet), bar=not quiet)
+    say = _say_unless(quiet)
+    progress = hub.Progress(say, bar=not quiet)
     fetched = []
     for name in names:
         folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
-        download = partial(weights.download, name, folder, force=force, progress=progress)
+        download = partial(inventory.download, name, folder, force=force, progress=progress)
         with _interruptible():
             entry = apart(download)
-        fetched.append(entry)
+        if folder is not None:
+            say(f"there: hiera classify -m {folder} INPUT...")
+        fetched.append(asdict(entry))
         if not as_json:
-            _print(printable(f"{entry['name']}\t{entry['folder']}", keep="\t"))
+            _print(printable(f"{entry.name}\t{entry.folder}", keep="\t"))
     if as_json:
         _print(_json(fetched))
 
@@ -490,11 +494,13 @@ def download(
 @app.command(cls=Command)
 def models(as_json: Json = False) -> None:
     """List the models: size, published accuracy, licence, whether they are on this machine."""
-    from hiera_cli.commands import weights
+    from dataclasses import asdict
 
-    rows = weights.models()
+    from hiera_cli.checkpoints import inventory
+
+    rows = inventory.models()
     if as_json:
-        return _print(_json(rows))
+        return _print(_json([asdict(row) for row in rows]))
     from hiera_cli.system import terminal
 
     columns = terminal.columns(1)
@@ -503,13 +509,13 @@ def models(as_json: Json = False) -> None:
         f"{'NAME':<10} {'PARAMETERS':>10} {'DOWNLOAD':>10} {'TOP-1':>7}  {'HERE':<8}" + "  REPOSITORY" * (not below)
     ]
     for row in rows:
-        accuracy = f"{row['top1']:.1f} %" if row["top1"] is not None else "–"
-        size = f"{row['bytes'] / 1e6:,.0f} MB" if row["repository"] else "–"
-        here = "built in" if not row["repository"] else "yes" if row["on_this_machine"] else "no"
+        accuracy = f"{row.top1:.1f} %" if row.top1 is not None else "–"
+        size = f"{row.bytes / 1e6:,.0f} MB" if row.repository else "–"
+        here = "built in" if not row.repository else "yes" if row.on_this_machine else "no"
         lines.append(
-            f"{row['name']:<10} {row['parameters'] / 1e6:>8.1f} M {size:>10} {accuracy:>7}  {here:<8}"
+            f"{row.name:<10} {row.parameters / 1e6:>8.1f} M {size:>10} {accuracy:>7}  {here:<8}"
             + ("\n    " if below else "  ")
-            + (row["repository"] or "knows the sample images alone")
+            + (row.repository or "knows the sample images alone")
         )
     lines.append("")
     lines += terminal.wrapped(f"Licence of the weights: {LICENCE}. TOP-1: ImageNet-1K, as published.", columns)
@@ -561,15 +567,17 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Show versions, the engine, device and precision that would be used and why, and what is cached."""
-    from hiera_cli.commands import weights
+    from dataclasses import asdict
+
+    from hiera_cli.commands import info_facts
     from hiera_cli.engines import compiled
 
     if clear_compiled:
         count, freed = len(compiled.saved()), compiled.clear()
         print(f"hiera: removed {count} compiled model{'s' * (count != 1)} ({freed / 1e6:,.0f} MB)", file=sys.stderr)
-    facts = weights.info(engine, device, precision)
+    facts = info_facts.info(engine, device, precision)
     if as_json:
-        return _print(_json(facts))
+        return _print(_json(asdict(facts)))
     from hiera_cli.system import terminal
 
     columns = terminal.columns(1)
@@ -578,24 +586,24 @@ def info(
         room = None if columns is None else max(columns - 17, 20)
         return f"{name:<16} " + f"\n{'':<17}".join(terminal.wrapped(text, room, whole_words=True))
 
-    lines = [fact(name, version) for name, version in facts["versions"].items()]
+    lines = [fact(name, version) for name, version in facts.versions.items()]
     lines += [
         "",
-        fact("device", f"{facts['device']} ({facts['device_why']})"),
-        fact("precision", f"{facts['precision']} ({facts['precision_why']})"),
-        fact("engine", f"{facts['engine']} ({facts['engine_why']})"),
-        fact("processors", str(facts["processors"])),
+        fact("device", f"{facts.device} ({facts.device_why})"),
+        fact("precision", f"{facts.precision} ({facts.precision_why})"),
+        fact("engine", f"{facts.engine} ({facts.engine_why})"),
+        fact("processors", str(facts.processors)),
         "",
-        fact("cache", facts["cache"]),
+        fact("cache", facts.cache),
     ]
-    for entry in facts["cached"]:
-        lines.append(fact("", f"{entry['name']} ({entry['repository']}, {entry['bytes'] / 1e6:,.0f} MB)"))
-    if not facts["cached"]:
+    for cached in facts.cached:
+        lines.append(fact("", f"{cached.name} ({cached.repository}, {cached.bytes / 1e6:,.0f} MB)"))
+    if not facts.cached:
         lines.append(fact("", "no weights yet: `hiera download` fetches them"))
-    lines += ["", fact("compiled", facts["compiled_folder"])]
-    for entry in facts["compiled"]:
-        lines.append(fact("", f"{entry['name']} ({entry['bytes'] / 1e6:,.0f} MB)"))
-    if not facts["compiled"]:
+    lines += ["", fact("compiled", facts.compiled_folder)]
+    for kept in facts.compiled:
+        lines.append(fact("", f"{kept.name} ({kept.bytes / 1e6:,.0f} MB)"))
+    if not facts.compiled:
         lines.append(fact("", "none: the openvino engine keeps its compiled models there"))
     return _print("\n".join(lines))
 

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from hiera_cli.errors import HieraError
 
+_WEIGHTS = """\
+On a machine with a network: hiera download {model} --to DIR; then here: hiera classify -m DIR …
+Behind a proxy or a mirror: set HTTPS_PROXY or HF_ENDPOINT (if a transfer hangs: HF_HUB_DISABLE_XET=1).
+To try the program without weights: -m demo (it knows the sample images alone)."""
+
 # By the name that an error gives, with {what} the error tells about itself.
-REMEDIES: dict[str, str] = {}
+REMEDIES: dict[str, str] = {
+    "weights": _WEIGHTS,
+    "offline": f"To download them here: leave out --offline.\n{_WEIGHTS}",
+    "damaged copy": "If the cached copy is damaged, fetch it again: hiera download --force {repository}",
+    "model folder": "A model folder holds {config} and {weights}: `hiera download --to DIR` makes one.",
+    "linked weights": "If that is meant, name the weights file itself: -m PATH/{weights}",
+    "features": "For its features: hiera embed -m {model} INPUT... -o FILE",
+    "reconstruct": "`hiera reconstruct` shows what it paints in the places that are hidden from it.",
+}
 
 # Of an input that failed: behind the message, in brackets.
 INPUT_REMEDIES: dict[str, str] = {
