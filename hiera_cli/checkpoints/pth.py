@@ -12,7 +12,7 @@ import mmap
 import pickletools
 import struct
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -38,14 +38,24 @@ STORAGES = {
     "torch BoolStorage": ("BOOL", 1),
     "torch ComplexFloatStorage": ("C64", 8),
     "torch ComplexDoubleStorage": ("C128", 16),
+    "torch.storage UntypedStorage": ("U8", 1),  # what its numbers are stands beside the tensor
 }
+FLOAT8 = {  # the same of numbers that have no storage of their own
+    "torch float8_e4m3fn": "F8_E4M3",
+    "torch float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "torch float8_e5m2": "F8_E5M2",
+    "torch float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "torch float8_e8m0fnu": "F8_E8M0",
+}
+ITEM_BYTES = dict(STORAGES.values()) | dict.fromkeys(FLOAT8.values(), 1)
 TENSORS = ("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2")
+FLOAT8_TENSOR = "torch._utils _rebuild_tensor_v3"
 PARAMETER, ENTRIES = "torch._utils _rebuild_parameter", "collections OrderedDict"
-NAMES = {*STORAGES, *TENSORS, PARAMETER, ENTRIES}
+NAMES = {*STORAGES, *FLOAT8, *TENSORS, FLOAT8_TENSOR, PARAMETER, ENTRIES}
 
 
 class _RefusedError(Exception):
-    """The file is no archive of plain tensors. The message says why."""
+    """The file is not an archive of plain tensors. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class _Claim:
 def describe(file: Path) -> dict[str, Stored]:
     """The tensors of a state dict, by name, which may be nested under `model_state`.
 
-    Raises CheckpointError if the file is no archive of plain tensors, OSError if it can't be read.
+    Raises CheckpointError if the file is not an archive of plain tensors, OSError if it can't be read.
     """
     with _mapped(file) as content:
         try:
@@ -141,13 +151,13 @@ def _describe(file: Path, content: mmap.mmap) -> dict[str, Stored]:
 def _checked(name: str, claim: _Claim) -> Stored:
     storage, start, shape, stride = claim.storage, claim.start, claim.shape, claim.stride
     if not (isinstance(storage, Storage) and _is_size(start) and _are_sizes(shape) and _are_sizes(stride)):
-        raise _RefusedError(f"{name} is no tensor")
+        raise _RefusedError(f"{name} is not a tensor")
     if len(shape) > MAX_AXES or len(stride) != len(shape):
-        raise _RefusedError(f"{name} is no tensor")
+        raise _RefusedError(f"{name} is not a tensor")
     row_major = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     if any(step != there for size, step, there in zip(shape, stride, row_major, strict=True) if size != 1):
         raise _RefusedError(f"{name} is expanded, transposed or cut out of another tensor")
-    item = next(size for dtype, size in STORAGES.values() if dtype == storage.dtype)
+    item = ITEM_BYTES[storage.dtype]
     stored = Stored(storage.dtype, shape, storage.offset + start * item, math.prod(shape) * item)
     if start * item + stored.bytes > storage.bytes:
         raise _RefusedError(f"{name} reaches beyond the numbers that are there for it")
@@ -168,7 +178,7 @@ class _Archive:
         self._entries = {entry.filename: entry for entry in entries}
         descriptions = [name for name in self._entries if name.endswith("/data.pkl")]
         if len(descriptions) != 1:
-            raise _RefusedError("it is no archive of torch.save")
+            raise _RefusedError("it is not an archive of torch.save")
         self._folder = descriptions[0].removesuffix("data.pkl")
         order = f"{self._folder}byteorder"
         if order in self._entries and self._read(order) != b"little":
@@ -264,13 +274,16 @@ class _Archive:
 
     def _storage(self, kind: object, numbers: _Name, key: str, *_: object) -> Storage:
         if kind != "storage" or not isinstance(key, str):
-            raise _RefusedError("it refers to what is no storage")
+            raise _RefusedError("it refers to something that is not a storage")
         return Storage(STORAGES[numbers.text][0], *self._span(f"{self._folder}data/{key}"))
 
 
 def _made(name: str, arguments: tuple[Any, ...]) -> object:
     if name in TENSORS:
         return _Claim(*arguments[:4])
+    if name == FLOAT8_TENSOR:
+        storage, start, shape, stride, _, _, kind = arguments[:7]
+        return _Claim(replace(storage, dtype=FLOAT8[kind.text]), start, shape, stride)
     if name == PARAMETER:
         return arguments[0]
     if name == ENTRIES and arguments == ():
