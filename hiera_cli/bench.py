@@ -146,7 +146,7 @@ def _combinations(device: str, machine: Machine) -> Iterator[tuple[str, str]]:
 def _checkpoint(model: str, folder: Path, say: Callable[[str], None]) -> Iterator[Checkpoint]:
     published = PUBLISHED.get(model)
     if published is None or hub.cached(published.repository, (CONFIG, WEIGHTS)):
-        yield resolve.resolve(model)
+        yield resolve.resolve(model, labels=True)
         return
     say(f"the weights of {model} are not on this machine: random ones are as fast")
     file = folder / WEIGHTS

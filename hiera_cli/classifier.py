@@ -18,7 +18,6 @@ from hiera_cli.engines.open import open_engine
 from hiera_cli.engines.placement import choose
 from hiera_cli.errors import (
     InputError,
-    UsageError,
 )
 from hiera_cli.images import decode, recipe
 from hiera_cli.images.decode import Decoding
@@ -77,10 +76,9 @@ class Classifier:
 
         max_pixels: larger images are refused. full_decode: large JPEGs are decoded in full, as the reference does.
         An input that can't be labelled yields a Result with an error; nothing is raised for it. Raises TypeError for
-        what is none of these, UsageError for options that make no sense.
+        what is none of these, UsageError for options that make no sense, CheckpointError for a backbone.
         """
-        if not self.labels:
-            raise UsageError(f"{self.name} is a backbone without a classifier: it gives features, and no labels")
+        resolve.check_labels(self.checkpoint)
         return self._run(inputs, Classify(top_k, min_score), workers, max_pixels, full_decode)
 
     def embed(
@@ -160,18 +158,20 @@ def load_classifier(
     device: str = "auto",
     precision: str = "auto",
     batch_size: int | None = None,
+    labels: bool = False,
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Classifier:
     """Load a model, downloading its weights if they are not on this machine.
 
     model: tiny … huge, demo, a Hub repository, a folder or a file. engine, device, precision: as `hiera classify` has.
+    labels: refuse a backbone, which gives features alone.
     Raises CheckpointError, DeviceError, UsageError for a batch size that is not a count, TypeError for other models.
     """
     check_count("batch_size", batch_size)
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"a model is a name, a folder or a file (str, Path), not {type(model).__name__}")
     model = os.fspath(model)
-    checkpoint = resolve.resolve(model, offline=offline, progress=progress)
+    checkpoint = resolve.resolve(model, labels=labels, offline=offline, progress=progress)
     placement = choose(engine, device, precision, this_machine(engine, device))
     return Classifier(checkpoint, open_engine(checkpoint, placement, batch_size))

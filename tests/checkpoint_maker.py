@@ -87,6 +87,24 @@ def save_original(model: HieraForImageClassification, file: Path) -> Path:
     return file
 
 
+def backbones(model: HieraForImageClassification, folder: Path) -> dict[str, Path]:
+    """Its backbone in each of the layouts, as a folder or a file that `-m` takes, by what they are called here."""
+    depths = tuple(model.config.depths)
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("hiera.")}
+    model.hiera.save_pretrained(folder / "transformers")
+    made = {"transformers": folder / "transformers"}
+    for name, norm in (("original", "norm"), ("pretrained", "encoder_norm")):
+        made[name] = folder / f"{name}.pth"
+        torch.save({"model_state": to_original(tensors, depths, head="", norm=norm)}, made[name])
+    for name, renamed in (("prefixed", tensors), ("timm", to_original(tensors, depths, head="", norm="head.norm"))):
+        made[name] = folder / name
+        made[name].mkdir()
+        save_file({each: tensor.contiguous() for each, tensor in renamed.items()}, made[name] / "model.safetensors")
+    (made["timm"] / "config.json").write_text('{"architecture": "hiera_tiny_224", "num_classes": 0}')
+    (made["prefixed"] / "config.json").write_text(json.dumps(model.config.to_dict()))
+    return made
+
+
 def save_timm(model: HieraForImageClassification, folder: Path) -> Path:
     """A timm repository's two files."""
     tensors = to_original(model.state_dict(), tuple(model.config.depths), head="head.fc", norm="head.norm")

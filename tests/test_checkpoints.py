@@ -23,12 +23,13 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_maker import SMALL, reference_model, save, save_original, save_timm
-from conftest import Open
+from conftest import SAMPLES, Call, Open
 from safetensors.torch import load_file, save_file
 
 from hiera_cli.checkpoints.labels import Label, imagenet_labels
 from hiera_cli.checkpoints.published import PUBLISHED
 from hiera_cli.checkpoints.resolve import check_name, resolve
+from hiera_cli.commands import remedies
 from hiera_cli.engines import packed
 from hiera_cli.engines.placement import Placement
 from hiera_cli.engines.torch_engine import TorchEngine
@@ -134,8 +135,12 @@ QKV = "hiera.encoder.stages.0.layers.0.attn.qkv.weight"
             set_tensor("hiera.pooler.layernorm.bias", torch.zeros(5)),
             r"hiera.pooler.layernorm.bias has the shape \[5\], not \[128\]",
         ),
-        (lambda t: [t.pop("classifier.weight"), t.pop("classifier.bias")], "has no classifier"),
-        (lambda t: [t.pop(name) for name in list(t) if name.startswith("hiera.")], "holds no Hiera classifier"),
+        (lambda t: t.pop("classifier.weight"), "classifier.bias is left over"),
+        (lambda t: t.pop("hiera.pooler.layernorm.weight"), "lacks the last LayerNorm of a Hiera"),
+        (
+            lambda t: [t.pop(name) for name in list(t) if name.startswith("hiera.")],
+            "is not a Hiera in any of the three published layouts",
+        ),
         (set_tensor("classifier.weight", torch.zeros(())), r"the classifier's weight has the shape \[\]"),
     ],
 )
@@ -152,6 +157,22 @@ def test_weights_that_are_no_numbers_are_refused(folder: Path, value: float) -> 
     edit_weights(folder, lambda tensors: tensors["classifier.bias"].__setitem__(3, value))
     with pytest.raises(CheckpointError, match=r"classifier.bias holds weights that are not numbers"):
         resolve(str(folder)).state_dict()
+
+
+FLOAT8 = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
+
+
+@pytest.mark.parametrize("dtype", FLOAT8, ids=FLOAT8.values())
+@pytest.mark.parametrize("name", ["model.safetensors", "hiera.pth"])
+def test_weights_in_float8_are_refused_in_a_sentence(
+    folder: Path, call: Call, engine: str, dtype: torch.dtype, name: str
+) -> None:
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors")
+    torch.save({"model_state": tensors}, folder / "hiera.pth")
+    done = call("classify", SAMPLES / "cat.jpg", "-m", folder / name, "--engine", engine, "--device", "cpu")
+    message = f"{folder / name}: classifier.bias holds {FLOAT8[dtype]} numbers, not one of F32, F16, BF16, F64"
+    assert (done.status, done.out, done.err) == (2, "", f"hiera: error: {message}\n")
 
 
 def test_integer_weights_are_refused(folder: Path) -> None:
@@ -196,8 +217,8 @@ def test_a_configuration_that_is_no_json_object_is_refused(folder: Path, content
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"model_type": "hiera", "model_type": "hiera"}', "a key stands there twice"),
-        ('{"model_type": "hiera", "id2label": {"0": "cat", "0": "dog"}}', "a key stands there twice"),
+        ('{"model_type": "hiera", "model_type": "hiera"}', "a key appears twice"),
+        ('{"model_type": "hiera", "id2label": {"0": "cat", "0": "dog"}}', "a key appears twice"),
         ('{"model_type": "hiera", "embed_dim": ' + "9" * 5000 + "}", "cannot read the model configuration"),
         ('{"model_type": "hiera", "embed_dim": ' + "9" * 4000 + "}", "embed_dim is 9999"),
         ('{"model_type": "hiera", "layer_norm_eps": NaN}', "layer_norm_eps is nan"),
@@ -245,10 +266,10 @@ def test_what_is_no_file_is_refused_and_never_waited_for(
     monkeypatch.chdir(folder)  # a socket's name has to be short
     (folder / name).unlink()
     make(Path(name))
-    with pytest.raises(CheckpointError, match=rf"{name} is no regular file"):
+    with pytest.raises(CheckpointError, match=rf"{name} is not a regular file"):
         resolve(str(folder))
     if name == "model.safetensors":
-        with pytest.raises(CheckpointError, match=rf"{name} is no regular file"):
+        with pytest.raises(CheckpointError, match=rf"{name} is not a regular file"):
             resolve(str(folder / name))
     else:  # it may belong to anything there
         (folder / "model.safetensors").rename(folder / "weights.safetensors")
@@ -259,12 +280,12 @@ def test_what_is_no_file_is_refused_and_never_waited_for(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dangling", "dangling is a link to .*nowhere, where nothing is"),
+        ("dangling", "dangling is a link to .*nowhere, which does not exist"),
         ("loop", "cannot read loop: Too many levels of symbolic links"),
         ("x" * 300, "cannot read x+: File name too long"),
         ("nul\0byte", "no file can have the name"),
         ("~nobody-of-this-name/model", "no model, folder or file is called"),
-        ("file/below", "none of its three published layouts|not on this machine"),
+        ("file/below", "not on this machine"),
     ],
     ids=lambda text: text[:20],
 )
@@ -384,22 +405,23 @@ with warnings.catch_warnings():
         "an empty pickle": (b"\x80\x02.", "not a zip file"),
         "of torch before 1.6": (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"\x80\x02M\xe9\x03.", "since PyTorch 1.6"),
         "the start of a zip": (b"PK\x03\x04", "not a zip file"),
-        "an empty zip": (b"PK\x05\x06" + bytes(18), "no archive of torch.save|damaged"),
+        "an empty zip": (b"PK\x05\x06" + bytes(18), "not an archive of torch.save|damaged"),
         "expanded": (state(torch.zeros(1).expand(1, 49, 10**12)), "pos_embed is expanded"),
         "transposed": (state(torch.zeros(3, 2).T), "pos_embed is expanded, transposed"),
         "of strides": (state(torch.zeros(9)[::3]), "pos_embed is expanded, transposed or cut"),
         "meta": (state(torch.empty(10**12, device="meta")), "torch._utils._rebuild_meta_tensor_no_storage"),
         "sparse": (state(torch.eye(3).to_sparse()), "torch._utils._rebuild_sparse_tensor"),
         "quantized": (state(torch.quantize_per_tensor(torch.ones(3), 1.0, 0, torch.qint8)), "QInt8Storage|_rebuild_q"),
-        "float8": (state(torch.zeros(3, dtype=torch.float8_e4m3fn)), "UntypedStorage|_rebuild_tensor_v3"),
-        "integers": (state(torch.zeros(3, dtype=torch.int64)), "holds no Hiera classifier|I64"),
+        "float8": (state(torch.zeros(3, dtype=torch.float8_e4m3fn)), "pos_embed holds F8_E4M3 numbers, not one of F32"),
+        "unsigned": (state(torch.zeros(3, dtype=torch.uint16)), "more than tensors .torch.uint16"),
+        "integers": (state(torch.zeros(3, dtype=torch.int64)), "pos_embed holds I64 numbers"),
         "a deflated gigabyte": (
             stored(b"", b"\x80\x02." + bytes(1 << 26), compress_type=zipfile.ZIP_DEFLATED),
             "over 1 MiB|is compressed",
         ),
         "too many words": (stored(b"", b"\x80\x02" + b"}" * (2 << 20) + b"."), "over 1 MiB"),
-        "many things": (stored(b"", b"\x80\x02" + b"}" * (1 << 19) + b"."), "no Hiera classifier"),
-        "a table of 4 billion": (stored(b"", b"\x80\x02}r\xff\xff\xff\xff."), "no Hiera classifier"),
+        "many things": (stored(b"", b"\x80\x02" + b"}" * (1 << 19) + b"."), "not a Hiera"),
+        "a table of 4 billion": (stored(b"", b"\x80\x02}r\xff\xff\xff\xff."), "not a Hiera"),
         "a string of 4 GB": (stored(b"", b"\x80\x02X\xff\xff\xff\xff."), "makes no sense"),
         "a name that takes for ever": (stored(b"", nested(100)), "entries without a name"),
         "an underflow": (stored(b"", b"\x80\x02R."), "makes no sense"),
@@ -506,13 +528,16 @@ def test_a_pickle_without_tensors_is_refused(tmp_path: Path) -> None:
 def test_a_link_out_of_the_folder_is_refused(folder: Path, name: str) -> None:
     (folder / name).rename(folder.parent / name)
     (folder / name).symlink_to(folder.parent / name)
-    with pytest.raises(CheckpointError, match="out of its folder"):
+    with pytest.raises(CheckpointError, match="out of its folder") as raised:
         resolve(str(folder))
+    assert remedies.hint(raised.value) == ("If that is meant, name the weights file itself: -m PATH/model.safetensors")
 
 
-def test_a_folder_of_another_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
-        resolve(str(tmp_path))
+def test_a_folder_of_another_model_is_refused_with_what_makes_one(tmp_path: Path, call: Call) -> None:
+    assert call("classify", SAMPLES / "cat.jpg", "-m", tmp_path).err == (
+        f"hiera: error: {tmp_path} has no model.safetensors\n"
+        "  A model folder holds config.json and model.safetensors: `hiera download --to DIR` makes one.\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["tinny", "", "a/b/c", "../x", "org/..", "/no/such/file"])

@@ -13,9 +13,7 @@ from safetensors import safe_open
 from hiera_cli.checkpoints.labels import Label
 from hiera_cli.checkpoints.layouts import Layout, expected_shapes
 from hiera_cli.checkpoints.tensors import check_numbers, has_bf16, is_safetensors, read_tensors, reading, unreadable
-from hiera_cli.model.architecture import (
-    Architecture,
-)
+from hiera_cli.model.architecture import Architecture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,10 +32,11 @@ class FileStamp(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that makes a classifier, and nothing of it loaded yet.
+    """Everything that makes a classifier or a backbone, and nothing of it loaded yet.
 
     name: what a record's "model" says: the Hub repository, "demo", or the path as it was given.
-    weights: the file, its tensors' names in this layout. labels: by index, as many as the model has classes.
+    weights: the file, its tensors' names in this layout. labels: by index, as many as the model has classes; a
+    backbone has none.
     """
 
     name: str

@@ -53,27 +53,33 @@ def default_labels(num_classes: int) -> tuple[Label, ...]:
 
 
 def read_config(file: Path) -> dict[str, Any]:
+    """The entries of a config.json, unchecked. Raises CheckpointError if it can't be read or is not a JSON object."""
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise CheckpointError(f"{file} is no model configuration: it is over {MAX_CONFIG_BYTES >> 20} MiB")
+            raise CheckpointError(f"{file} is not a model configuration: it is over {MAX_CONFIG_BYTES >> 20} MiB")
         entries = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read the model configuration {file}: {shortened(str(error))}") from error
     if not isinstance(entries, dict):
-        raise CheckpointError(f"{file} is not the configuration of a Hiera classifier")
+        raise CheckpointError(f"{file} is not the configuration of a Hiera")
     return entries
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key appears twice")
     return entries
 
 
 def architecture_from_config(entries: dict[str, Any], file: Path, num_classes: int) -> Architecture:
+    """The architecture that a config.json of the transformers layout describes.
+
+    entries: of the file, with a model_type. num_classes: as the weights have, 0 for a backbone. Raises CheckpointError
+    for another kind of model, and for a Hiera that this implementation does not support.
+    """
     if entries["model_type"] != "hiera":
-        raise CheckpointError(f"{file} describes a {reprlib.repr(entries['model_type'])} model, not a Hiera classifier")
+        raise CheckpointError(f"{file} describes a {reprlib.repr(entries['model_type'])} model, not a Hiera")
     for key, built_in in FIXED_CONFIG.items():
         value = entries.get(key, built_in)
         if value != built_in:
@@ -106,8 +112,12 @@ def _is_count(value: object, limit: int) -> bool:
 
 
 def labels_from_config(entries: dict[str, Any], num_classes: int, file: Path) -> tuple[Label, ...]:
+    """The labels that a config.json names, else the default ones; none for a backbone, whatever it names.
+
+    Raises CheckpointError if it does not name each class of the model once.
+    """
     id2label = entries.get("id2label")
-    if id2label is None:
+    if id2label is None or not num_classes:
         return default_labels(num_classes)
     if not isinstance(id2label, dict) or set(id2label) != {str(index) for index in range(num_classes)}:
         count = len(id2label) if isinstance(id2label, (dict, list)) else 0

@@ -9,12 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiera_cli.errors import CheckpointError
-from hiera_cli.model.architecture import (
-    GRID,
-    MLP_RATIO,
-    PATCH_SIZE,
-    Architecture,
-)
+from hiera_cli.model.architecture import GRID, MLP_RATIO, PATCH_SIZE, Architecture
 from hiera_cli.system.printable import shortened
 
 
@@ -23,7 +18,7 @@ class Layout:
     """How one publisher names the tensors.
 
     names: from the model's own name of a tensor, or of the module that it belongs to, to theirs where they differ.
-    by_stage: blocks are counted within their stage, and have names of their own for the two norms.
+    by_stage: blocks are counted within their stage, below what they call `blocks`, and name the two norms differently.
     """
 
     names: Mapping[str, str]
@@ -38,10 +33,11 @@ class Layout:
         while layer >= architecture.depths[stage]:
             layer -= architecture.depths[stage]
             stage += 1
-        return f"hiera.encoder.stages.{stage}.layers.{layer}.{translated(match[2], self.names)}"
+        return f"{self.names['blocks']}.{stage}.layers.{layer}.{translated(match[2], self.names)}"
 
 
 def translated(name: str, table: Mapping[str, str]) -> str:
+    """A tensor's name by a table of names: its own entry, else that of its module, else as it is."""
     module, dot, parameter = name.rpartition(".")
     return table.get(name) or table.get(module, module) + dot + parameter
 
@@ -53,6 +49,7 @@ TRANSFORMERS = Layout(
     {
         "pos_embed": "hiera.embeddings.position_embeddings",
         "patch_embed.proj": "hiera.embeddings.patch_embeddings.projection",
+        "blocks": "hiera.encoder.stages",
         "norm1": "layernorm_before",
         "norm2": "layernorm_after",
         "head.norm": "hiera.pooler.layernorm",
@@ -60,25 +57,32 @@ TRANSFORMERS = Layout(
     },
     by_stage=True,
 )
-
+TRANSFORMERS_BACKBONE = Layout(
+    {ours: theirs.removeprefix("hiera.") for ours, theirs in TRANSFORMERS.names.items() if ours != "head.fc"},
+    by_stage=True,
+)
+LAYOUTS = (TRANSFORMERS, TRANSFORMERS_BACKBONE, TIMM, ORIGINAL_MAE, ORIGINAL)
 
 Shape = tuple[int, ...]
 
 
+def is_autoencoder(names: Container[str]) -> bool:
+    """Whether the names of a file's tensors are those of a masked autoencoder, transformers' or the original's."""
+    return "decoder.mask_token" in names or "mask_token" in names
+
+
 def find_layout(names: Container[str], file: Path) -> Layout:
     """Which of the published layouts the names of a file's tensors are in. Raises CheckpointError for any other."""
-    for layout in (TRANSFORMERS, TIMM, ORIGINAL_MAE, ORIGINAL):
-        if all(translated(name, layout.names) in names for name in ("pos_embed", "head.norm.weight", "head.fc.weight")):
+    for layout in LAYOUTS:
+        if all(translated(name, layout.names) in names for name in ("pos_embed", "head.norm.weight")):
             return layout
-    if any(translated("pos_embed", layout.names) in names for layout in (TRANSFORMERS, TIMM)):
-        raise CheckpointError(
-            f"{file} has no classifier (it may be a Hiera backbone, or a pretraining checkpoint): it gives no labels"
-        )
-    raise CheckpointError(f"{file} holds no Hiera classifier (none of its three published layouts)")
+    if any(translated("pos_embed", layout.names) in names for layout in LAYOUTS):
+        raise CheckpointError(f"{file} lacks the last LayerNorm of a Hiera: it gives neither labels nor features")
+    raise CheckpointError(f"{file} is not a Hiera in any of the three published layouts")
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, Shape]:
-    """The name and shape of every tensor of a Hiera classifier, in the model's own names."""
+    """The shape of every tensor of a Hiera, by the model's own names. A backbone has no `head.fc`."""
     shapes: dict[str, Shape] = {}
 
     def layer(name: str, weight: Shape) -> None:
@@ -104,6 +108,10 @@ def expected_shapes(architecture: Architecture) -> dict[str, Shape]:
 
 
 def check_shapes(shapes: Mapping[str, Shape], layout: Layout, architecture: Architecture, file: Path) -> None:
+    """Raise CheckpointError unless a file's tensors are those of the architecture: none missing, left over or reshaped.
+
+    shapes: by the names in the file, which is in this layout.
+    """
     expected = {layout.name(name, architecture): shape for name, shape in expected_shapes(architecture).items()}
     problems = [f"{name} is missing" for name in expected if name not in shapes]
     problems += [f"{shortened(name)} is left over" for name in shapes if name not in expected]

@@ -17,7 +17,7 @@ from pathlib import Path
 from hiera_cli.checkpoints import hub
 from hiera_cli.checkpoints.checkpoint import Checkpoint
 from hiera_cli.checkpoints.config import architecture_from_config, default_labels, labels_from_config, read_config
-from hiera_cli.checkpoints.layouts import Layout, Shape, check_shapes, find_layout, translated
+from hiera_cli.checkpoints.layouts import Layout, Shape, check_shapes, find_layout, is_autoencoder, translated
 from hiera_cli.checkpoints.published import (
     CONFIG,
     DEMO,
@@ -30,20 +30,37 @@ from hiera_cli.checkpoints.published import (
 )
 from hiera_cli.checkpoints.tensors import read_shapes, unreadable
 from hiera_cli.errors import CheckpointError
-from hiera_cli.model.architecture import (
-    Architecture,
-)
+from hiera_cli.model.architecture import Architecture
 
 
-def resolve(model: str, *, offline: bool = False, progress: hub.Progress | None = None) -> Checkpoint:
+def resolve(
+    model: str, *, labels: bool = False, offline: bool = False, progress: hub.Progress | None = None
+) -> Checkpoint:
     """Find a model and read everything about it but the weights themselves.
 
     model: a published name (`tiny` … `huge`, and what `model_name` takes for one), `demo`, a Hub repository
-    (`ORG/NAME`), a folder or a file.
+    (`ORG/NAME`), a folder or a file. It is a classifier or a backbone.
+    labels: refuse a backbone, which gives features alone.
     offline: only what is on this machine already. progress: told about a download, should there be one.
     Raises CheckpointError (its message says what was tried).
     """
-    model = model_name(model)
+    checkpoint = _resolved(model_name(model), offline, progress)
+    if labels:
+        check_labels(checkpoint)
+    return checkpoint
+
+
+def check_labels(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError for a backbone, which gives features alone."""
+    if not checkpoint.labels:
+        raise CheckpointError(
+            f"{checkpoint.name} is a Hiera backbone without a classifier: it gives no labels",
+            remedy="features",
+            model=checkpoint.name,
+        )
+
+
+def _resolved(model: str, offline: bool, progress: hub.Progress | None) -> Checkpoint:
     if model == DEMO:
         return replace(from_folder(DEMO_FOLDER), name=DEMO)
     if model in PUBLISHED:
@@ -77,8 +94,8 @@ def _from_hub(repository: str, offline: bool, progress: hub.Progress | None) -> 
     try:
         return replace(_describe(weights, config), name=repository)
     except CheckpointError as error:
-        if not error.hint:  # a damaged file in the cache can be had again
-            error.hint = f"If the cached copy is damaged, fetch it again: hiera download --force {repository}"
+        if not (error.hint or error.remedy):  # a damaged file in the cache can be fetched again
+            error.remedy, error.about = "damaged copy", {"repository": repository}
         raise
 
 
@@ -86,16 +103,14 @@ def from_folder(folder: Path) -> Checkpoint:
     """A folder in the transformers layout (or timm's, which has the same two file names)."""
     weights, config = folder / WEIGHTS, folder / CONFIG
     if not _is_file(weights):
-        raise CheckpointError(
-            f"{folder} has no {WEIGHTS}",
-            f"A model folder holds {CONFIG} and {WEIGHTS}: `hiera download --to DIR` makes one.",
-        )
+        raise CheckpointError(f"{folder} has no {WEIGHTS}", remedy="model folder", config=CONFIG, weights=WEIGHTS)
     has_config = _is_file(config)
     for file in (config, weights):
         if file.is_symlink() and not _stays_near(file, folder):
             raise CheckpointError(
                 f"{file} is a link to {os.path.realpath(file)}, out of its folder",
-                "If that is meant, name the weights file itself: -m PATH/model.safetensors",
+                remedy="linked weights",
+                weights=WEIGHTS,
             )
     return _describe(weights, config if has_config else None)
 
@@ -106,7 +121,7 @@ def _mode(path: Path) -> int | None:
         return os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         if os.path.islink(path):
-            raise CheckpointError(f"{path} is a link to {os.path.realpath(path)}, where nothing is") from None
+            raise CheckpointError(f"{path} is a link to {os.path.realpath(path)}, which does not exist") from None
         return None
     except OSError as error:  # permissions, a loop of links, a name too long
         raise unreadable(path, error) from error
@@ -118,7 +133,7 @@ def _is_file(path: Path) -> bool:
     """Whether a file is there. Raises CheckpointError for what can't be read as one: a pipe would never end."""
     mode = _mode(path)
     if mode is not None and not stat.S_ISREG(mode):
-        raise CheckpointError(f"{path} is no regular file: weights and their configuration are read from nothing else")
+        raise CheckpointError(f"{path} is not a regular file: weights and their configuration are read only from those")
     return mode is not None
 
 
@@ -146,21 +161,29 @@ def _describe(weights: Path, config: Path | None) -> Checkpoint:
     """Architecture and labels, from the configuration where there is one, else from the tensors' shapes."""
     entries = read_config(config) if config is not None else {}
     shapes = read_shapes(weights)
+    if is_autoencoder(shapes):
+        raise CheckpointError(
+            f"{weights} is a masked autoencoder: it gives neither labels nor features", remedy="reconstruct"
+        )
     layout = find_layout(shapes, weights)
-    num_classes = _num_classes(shapes[translated("head.fc.weight", layout.names)], weights)
+    num_classes = _num_classes(shapes, layout, weights)
     if config is not None and "model_type" in entries:
         architecture = architecture_from_config(entries, config, num_classes)
-        labels = labels_from_config(entries, architecture.num_classes, config)
+        labels = labels_from_config(entries, num_classes, config)
     else:
         if config is not None and not str(entries.get("architecture", "")).startswith("hiera"):
-            raise CheckpointError(f"{config} is not the configuration of a Hiera classifier")
+            raise CheckpointError(f"{config} is not the configuration of a Hiera")
         architecture = replace(_published_size(shapes, layout, weights), num_classes=num_classes)
         labels = default_labels(num_classes)
     check_shapes(shapes, layout, architecture, weights)
     return Checkpoint(str(weights), weights, layout, architecture, labels)
 
 
-def _num_classes(shape: Shape, file: Path) -> int:
+def _num_classes(shapes: Mapping[str, Shape], layout: Layout, file: Path) -> int:
+    """As the classifier's weight has rows; 0 without a classifier."""
+    shape = shapes.get(translated("head.fc.weight", layout.names))
+    if shape is None:
+        return 0
     if len(shape) != 2 or shape[0] < 1:
         raise CheckpointError(f"{file}: the classifier's weight has the shape {reprlib.repr(list(shape))}")
     return shape[0]

@@ -23,18 +23,23 @@ MAX_HEADER_BYTES = 8 << 20  # huge needs 80 KB
 
 
 def unreadable(file: Path, error: OSError) -> CheckpointError:
+    """What to raise when the system does not let a file be read."""
     return CheckpointError(f"cannot read {file}: {error.strerror or error}")
 
 
 def is_safetensors(file: Path) -> bool:
-    """By the first bytes: a .pth is a zip archive (or, before torch 1.6, a pickle)."""
+    """By the first bytes: a .pth is a zip archive (or, before torch 1.6, a pickle). Raises OSError."""
     with file.open("rb") as stream:
         start = stream.read(9)
     return not (start.startswith((b"PK\x03\x04", b"\x80")) and start[8:] != b"{")
 
 
 def read_shapes(file: Path) -> dict[str, Shape]:
-    """By the tensors' names. Raises CheckpointError if the file is none that is read here, or its numbers are not."""
+    """The shape of every tensor, by its name in the file. Reads no weights, and imports no torch.
+
+    Raises CheckpointError if the file is damaged, of another format, or stores numbers of a kind that is not read here
+    (integers, float8); DeviceError if memory does not suffice.
+    """
     with reading(file):
         if is_safetensors(file):
             _check_header(file)
@@ -53,7 +58,7 @@ def read_shapes(file: Path) -> dict[str, Shape]:
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """What goes wrong with a weights file, in a sentence."""
+    """Within it, what goes wrong with reading a weights file is raised as CheckpointError or DeviceError."""
     try:
         yield
     except (OSError, SafetensorError, ValueError, RuntimeError, MemoryError) as error:
@@ -74,6 +79,10 @@ def _check_header(file: Path) -> None:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Every tensor, by its name in the file and of the type that is stored there, mapped where the format allows it.
+
+    Raises CheckpointError if the file is damaged or a weight is not finite, DeviceError if memory does not suffice.
+    """
     import torch
     from safetensors.torch import load_file
 
@@ -90,11 +99,15 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def check_numbers(file: Path, name: str, total: float) -> None:
-    """total: the sum of a tensor, which is finite unless a weight is not (or the weights are absurd)."""
+    """Raise CheckpointError for a tensor with weights that are not finite.
+
+    total: its sum, which is finite unless a weight is not (or the weights are absurd).
+    """
     if not math.isfinite(total):
         raise CheckpointError(f"{file}: {name} holds weights that are not numbers (NaN or infinity)")
 
 
 def has_bf16(file: Path) -> bool:
+    """Whether a safetensors file stores any tensor in bf16."""
     with safe_open(file, framework="numpy") as tensors:
         return any(tensors.get_slice(name).get_dtype() == "BF16" for name in tensors.keys())  # noqa: SIM118

@@ -311,6 +311,7 @@ class _Run:
                     device=request.device,
                     precision=request.precision,
                     batch_size=request.batch_size,
+                    labels=True,
                     offline=request.offline,
                     progress=Progress(self._report.say, bar=self._report.has_bar),
                 )
