@@ -101,7 +101,7 @@ def backbones(model: HieraForImageClassification, folder: Path) -> dict[str, Pat
         made[name].mkdir()
         save_file({each: tensor.contiguous() for each, tensor in renamed.items()}, made[name] / "model.safetensors")
     (made["timm"] / "config.json").write_text('{"architecture": "hiera_tiny_224", "num_classes": 0}')
-    (made["prefixed"] / "config.json").write_text(json.dumps(model.config.to_dict()))
+    (made["prefixed"] / "config.json").write_text(json.dumps(model.config.to_dict()))  # type: ignore[no-untyped-call]
     return made
 
 
