@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -65,7 +65,32 @@ class Rate:
     end_to_end: Speed | None
 
 
-def bench(model: str, device: str, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Choice:
+    """What a run may be told to use."""
+
+    engine: str
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The speed of this machine.
+
+    too_busy: it did too much else to tell which is the fastest. fastest: end to end, best first; several where the
+    figures overlap. recommended: the fastest, where it is one and that is certain.
+    """
+
+    model: str
+    rounds: int
+    rates: tuple[Rate, ...]
+    too_busy: bool
+    fastest: tuple[Choice, ...]
+    recommended: Choice | None
+
+
+def bench(model: str, device: str, seconds: float, say: Callable[[str], None]) -> Measured:
     """Measure every engine and precision that this machine has.
 
     All lines are measured in turn, in several rounds, each round in another order: what else the machine does meanwhile
@@ -76,7 +101,7 @@ def bench(model: str, device: str, seconds: float, say: Callable[[str], None]) -
         return apart(lambda: _measure(model, device, seconds, say, Path(folder)))
 
 
-def _measure(model: str, device: str, seconds: float, say: Callable[[str], None], folder: Path) -> dict[str, Any]:
+def _measure(model: str, device: str, seconds: float, say: Callable[[str], None], folder: Path) -> Measured:
     with _checkpoint(model, folder, say) as checkpoint:
         paths = list(_photos(folder, PHOTOS))
         alone: dict[tuple[str, str, str, int], Run] = {}
@@ -91,17 +116,11 @@ def _measure(model: str, device: str, seconds: float, say: Callable[[str], None]
             whole[engine, placement.device, precision, usual] = _end_to_end(checkpoint, opened, paths)
         speeds = _in_rounds([*alone.values(), *whole.values()], seconds, say)
     end_to_end = dict(zip(whole, speeds[len(alone) :], strict=True))
-    rates = [Rate(*line, speeds[index], end_to_end.get(line)) for index, line in enumerate(alone)]
-    fastest, busy = _fastest(rates)
-    names = [{"engine": each.engine, "device": each.device, "precision": each.precision} for each in fastest]
-    return {
-        "model": checkpoint.name,
-        "rounds": ROUNDS,
-        "rates": [asdict(rate) for rate in rates],
-        "too_busy": busy,
-        "fastest": names,
-        "recommended": names[0] if len(names) == 1 and not busy else None,
-    }
+    rates = tuple(Rate(*line, speeds[index], end_to_end.get(line)) for index, line in enumerate(alone))
+    alike, busy = _fastest(rates)
+    fastest = tuple(Choice(each.engine, each.device, each.precision) for each in alike)
+    recommended = fastest[0] if len(fastest) == 1 and not busy else None
+    return Measured(checkpoint.name, ROUNDS, rates, busy, fastest, recommended)
 
 
 def _in_rounds(runs: Sequence[Run], seconds: float, say: Callable[[str], None]) -> list[Speed]:

@@ -103,6 +103,62 @@ def test_what_answers_at_once_imports_nothing_heavy(environment: dict[str, str],
     assert imported & (HEAVY - {"rich"}) == set()
 
 
+USAGE_ERRORS = [
+    [],
+    ["frobnicate"],
+    ["x.jpg"],
+    ["help", "frob"],
+    ["--frob"],
+    ["classify"],
+    ["classify", "-", "-"],
+    ["classify", "-", "--files-from", "-"],
+    ["classify", "x", "--nonsense"],
+    ["classify", "x", "--model"],
+    ["classify", "x", "-k", "0"],
+    ["classify", "x", "-f", "xml"],
+    ["classify", "x", "--device", "tpu"],
+    ["classify", "x", "--precision", "int8"],
+    ["classify", "x", "--engine", "onnx"],
+    ["classify", "x", "--min-score", "nan"],
+    ["classify", "x", "--url-timeout", "inf"],
+    ["classify", "x", "--json", "-f", "csv"],
+    ["classify", "x", "--json", "-o", "x.csv"],
+    ["classify", "x", "-o", ""],
+    ["classify", "x", "-o", "a.xyz"],
+    ["classify", "x", "--null", "-f", "csv"],
+    ["classify", "x", "--overwrite"],
+    ["classify", "x", "--resume"],
+    ["classify", "x", "--resume", "-o", "-"],
+    ["classify", "x", "--resume", "-o", "x.csv"],
+    ["classify", "x", "--resume", "--overwrite", "-o", "x.jsonl"],
+    ["classify", "x", "--resume", "-f", "jsonl", "-o", "/dev/null"],
+    ["classify", "x", "-m", "tinny"],
+    ["download", "demo"],
+    ["download", "no-such"],
+    ["models", "all"],
+    ["labels", ""],
+    ["labels", "-m", "no-such"],
+    ["info", "--device", "tpu"],
+    ["bench", "--seconds", "0"],
+    ["bench", "-m", "tinny"],
+]
+
+
+def test_every_usage_error_is_told_before_anything_heavy_is_imported(environment: dict[str, str]) -> None:
+    program = (
+        "import json, sys, hiera_cli.commands.app\n"
+        f"heavy = {HEAVY - {'rich', 'safetensors'} | {'rich.console', 'openvino', 'simplejpeg'}!r}\n"
+        "for line in json.loads(sys.argv[1]):\n"
+        "    sys.argv = ['hiera', *line]\n"
+        "    try: hiera_cli.commands.app.main()\n"
+        "    except SystemExit as ended: print(ended.code, sorted(heavy & sys.modules.keys()), line)\n"
+    )
+    environment.pop("HIERA_MODEL")
+    command = [sys.executable, "-c", program, json.dumps(USAGE_ERRORS)]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"2 [] {line}" for line in USAGE_ERRORS], done.stderr
+
+
 @needs_openvino
 def test_the_compiled_engine_needs_no_torch_and_reports_to_nobody(environment: dict[str, str], tmp_path: Path) -> None:
     needless = {

@@ -14,7 +14,7 @@ import pytest
 from conftest import Bash, Call
 
 from hiera_cli.checkpoints.published import MODELS
-from hiera_cli.commands.app import DEVICES
+from hiera_cli.commands.options import DEVICES
 from hiera_cli.engines.placement import ENGINES, PRECISIONS
 from hiera_cli.outputs.names import FORMATS
 

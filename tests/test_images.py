@@ -744,15 +744,15 @@ def submits(seen: list[np.ndarray]) -> Callable[[list[np.ndarray]], Callable[[],
 def test_the_command_line_says_how_images_are_decoded(
     arguments: list[str], expected: tuple[int, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[run.Request] = []
+    asked: list[Options] = []
 
-    def classify(request: run.Request) -> int:
-        asked.append(request)
-        return 0
+    def run_of(request: object, output: object, options: Options, *others: object, verb: str) -> SimpleNamespace:
+        asked.append(options)
+        return SimpleNamespace(run=lambda: 0)
 
-    monkeypatch.setattr(run, "classify", classify)
+    monkeypatch.setattr(run, "Run", run_of)
     assert CliRunner().invoke(app, ["classify", "cat.jpg", *arguments]).exit_code == 0
-    decoding = asked[0].options.decoding
+    decoding = asked[0].decoding
     assert (decoding.max_pixels, decoding.full) == expected
 
 

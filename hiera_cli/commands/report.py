@@ -45,11 +45,19 @@ class Report:
     """Counts the Results of a run and tells a person of them, from any thread.
 
     quiet: 1 leaves out remarks, 2 also failures; what ends the run is told in any case. progress: show how far it is,
-    by a bar on a terminal, by a line a minute elsewhere. clock: seconds.
+    by a bar on a terminal, by a line a minute elsewhere. verb: what was done with an input that has an answer. clock:
+    seconds.
     """
 
-    def __init__(self, *, quiet: int = 0, progress: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        self.labelled = 0
+    def __init__(
+        self,
+        *,
+        quiet: int = 0,
+        progress: bool = False,
+        verb: str = "labelled",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.answered = 0
         self.failed = 0
         self.before = 0  # inputs whose record an earlier run wrote
         self.warned = False
@@ -58,6 +66,7 @@ class Report:
         self.has_bar = progress and self._erases
         self._quiet = quiet
         self._progress = progress
+        self._verb = verb
         self._clock = clock
         self._started = self._resumed = self._latest = self._line = clock()
         self._rated: tuple[float, int] | None = None  # (when, done) from which the rate counts
@@ -68,7 +77,7 @@ class Report:
     @property
     def done(self) -> int:
         """Inputs that have their record."""
-        return self.labelled + self.failed
+        return self.answered + self.failed
 
     def say(self, message: str) -> None:
         """A remark, in one line."""
@@ -94,7 +103,7 @@ class Report:
     def add(self, result: Result) -> None:
         """Count a Result; tell of a failure."""
         if result.error is None:
-            self.labelled += 1
+            self.answered += 1
         else:
             self.failed += 1
             path = result.path if result.path.strip() else repr(result.path)
@@ -209,7 +218,7 @@ class Report:
     def summary(self, output: str | None = None) -> str:
         """Such as `1,204 labelled, 3 failed, 41 s, 29.4/s → labels.jsonl`. output: what is complete now."""
         seconds = self._clock() - self._started
-        parts = [f"{self.labelled:,} labelled"]
+        parts = [f"{self.answered:,} {self._verb}"]
         if self.failed:
             parts.append(f"{self.failed:,} failed")
         if self.before:
@@ -223,7 +232,7 @@ class Report:
     @property
     def status(self) -> ExitStatus:
         """Of a run that came to its end."""
-        return ExitStatus.OK if self.labelled + self.before and not self.failed else ExitStatus.SOME_FAILED
+        return ExitStatus.OK if self.answered + self.before and not self.failed else ExitStatus.SOME_FAILED
 
 
 def _write(text: str) -> None:

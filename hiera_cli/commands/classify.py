@@ -1,0 +1,194 @@
+"""`hiera classify`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hiera_cli.commands import messages
+from hiera_cli.commands.options import (
+    BatchSize,
+    Device,
+    Engine,
+    Exclude,
+    Files0From,
+    FilesFrom,
+    Follow,
+    FormatJson,
+    FullDecode,
+    Hidden,
+    Inputs,
+    MaxMib,
+    MaxPixels,
+    Model,
+    NoBanner,
+    Offline,
+    Output,
+    Overwrite,
+    Precision,
+    Progress,
+    Quiet,
+    Resume,
+    UrlTimeout,
+    Verbose,
+    Workers,
+    completes,
+    finite,
+    one_of,
+)
+from hiera_cli.errors import UsageError
+from hiera_cli.limits import MAX_PIXELS, Limits
+from hiera_cli.outputs.names import FORMATS, SUFFIXES
+
+if TYPE_CHECKING:
+    from hiera_cli.outputs.formats import Writer
+
+
+def _print_schema(value: bool) -> None:
+    if value:
+        from importlib.resources import files
+
+        messages.write(files("hiera_cli").joinpath("data", "record.schema.json").read_text(encoding="utf-8").rstrip())
+        raise typer.Exit
+
+
+def classify(
+    inputs: Inputs = None,
+    files_from: FilesFrom = None,
+    files0_from: Files0From = None,
+    top_k: Annotated[int, typer.Option("-k", "--top-k", metavar="N", min=1, help="Labels per image.")] = 5,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "-f",
+            "--format",
+            metavar="FORMAT",
+            help="table, plain, json, jsonl, csv or tsv. By default: from the suffix of --output, "
+            "else table on a terminal and plain elsewhere.",
+            autocompletion=completes(FORMATS),
+            callback=one_of(FORMATS),
+        ),
+    ] = None,
+    as_json: FormatJson = False,
+    output: Output = None,
+    null: Annotated[
+        bool,
+        typer.Option("-0", "--null", help="End plain's lines with NUL, and leave names as they are: for xargs -0."),
+    ] = False,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema", callback=_print_schema, is_eager=True, help="Print the JSON Schema of a JSON record, and end."
+        ),
+    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    min_score: Annotated[
+        float, typer.Option(metavar="P", min=0, max=1, help="Leave out labels that score under P.", callback=finite)
+    ] = 0.0,
+    model: Model = "tiny",
+    engine: Engine = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    exclude: Exclude = None,
+    hidden: Hidden = False,
+    follow: Follow = False,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    full_decode: FullDecode = False,
+    url_timeout: UrlTimeout = Limits.total,
+    max_mib: MaxMib = Limits.bytes >> 20,
+    offline: Offline = False,
+    quiet: Quiet = 0,
+    no_banner: NoBanner = False,
+    progress: Progress = None,
+    verbose: Verbose = False,
+) -> None:
+    """Label images: the top-k labels of files, folders, URLs or stdin."""
+    from hiera_cli.commands.request import (
+        InputRequest,
+        ModelRequest,
+        OutputRequest,
+        ReportRequest,
+        Request,
+        asked_format,
+        output_path,
+    )
+
+    path = output_path(output)
+    name = asked_format(format, as_json, path) or _default_format(path, null=null)
+    if null and name != "plain":
+        raise UsageError(
+            f"--null ends the lines of plain output, and this run writes {name}",
+            "Leave it out, or use --format plain.",
+        )
+    request = Request(
+        InputRequest(
+            tuple(inputs or ()),
+            tuple(files_from or ()),
+            tuple(files0_from or ()),
+            tuple(exclude or ()),
+            hidden=hidden,
+            follow=follow,
+            max_pixels=max_pixels,
+            full_decode=full_decode,
+            url_timeout=url_timeout,
+            max_mib=max_mib,
+            workers=workers,
+        ),
+        ModelRequest(model, engine, device, precision, batch_size),
+        OutputRequest(name, path, overwrite=overwrite, resume=resume),
+        ReportRequest(quiet, no_banner=no_banner, progress=progress, verbose=verbose),
+        offline=offline,
+    )
+    request.inputs.check("classify")
+    request.output.check()
+
+    from hiera_cli.checkpoints import resolve
+
+    resolve.check_name(model)
+
+    from hiera_cli.classifier import load_classifier
+    from hiera_cli.commands import output as outputs
+    from hiera_cli.commands import run
+    from hiera_cli.images.decode import Decoding
+    from hiera_cli.pipeline.options import Options
+
+    options = Options(
+        top_k=top_k,
+        min_score=min_score,
+        workers=workers,
+        limits=request.inputs.limits,
+        decoding=Decoding(max_pixels=max_pixels, full=full_decode),
+        offline=offline,
+        model=resolve.record_name(model),
+    )
+    opened = outputs.opened(request.output, _writer(name, path, null=null), options.settings)
+    raise typer.Exit(run.Run(request, opened, options, load_classifier, verb="labelled").run())
+
+
+def _default_format(path: str | None, *, null: bool) -> str:
+    if path is None:
+        return "table" if sys.stdout.isatty() and not null else "plain"
+    from hiera_cli.commands.request import format_of_suffix
+
+    return format_of_suffix(path, SUFFIXES, FORMATS) or "plain"
+
+
+def _writer(name: str, path: str | None, *, null: bool) -> Writer:
+    from hiera_cli.outputs.formats import RECORDS, plain, table
+    from hiera_cli.system import terminal
+
+    if name in RECORDS:
+        return RECORDS[name]
+    if name == "plain":
+        return partial(plain, null=null)
+    encoding = "utf-8" if path else (sys.stdout.encoding or "ascii")
+    color = not path and sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    columns = None if path else terminal.columns(sys.stdout.fileno())
+    return partial(table, color=color, unicode=terminal.is_utf8(encoding), columns=columns)

@@ -1,0 +1,51 @@
+"""`hiera download`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from hiera_cli.checkpoints.published import PUBLISHED, model_name
+from hiera_cli.commands import messages
+from hiera_cli.commands.options import Json, Quiet, completes
+from hiera_cli.system.printable import printable
+
+
+def download(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...",
+            help="Names or Hub repositories. [default: tiny]",
+            autocompletion=completes(tuple(PUBLISHED)),
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Put the files into DIR as well, to carry to another machine."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again what is here already.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = 0,
+) -> None:
+    """Fetch weights ahead of time, into the Hub cache or a folder."""
+    from hiera_cli.checkpoints import hub
+    from hiera_cli.commands import weights
+    from hiera_cli.commands.interrupts import interruptible
+    from hiera_cli.system.threads import apart
+
+    names = [model_name(name) for name in models or ["tiny"]]
+    progress = hub.Progress(messages.remarks_unless(quiet), bar=not quiet)
+    fetched = []
+    for name in names:
+        folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
+        with interruptible():
+            entry = apart(partial(weights.download, name, folder, force=force, progress=progress))
+        fetched.append(entry)
+        if not as_json:
+            messages.write(printable(f"{entry.name}\t{entry.folder}", keep="\t"))
+    if as_json:
+        messages.write_json(fetched)

@@ -1,0 +1,51 @@
+"""What a signal to end (Ctrl-C, SIGTERM, SIGHUP) does to a command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from hiera_cli.system.signals import handled
+from hiera_cli.system.streams import interject
+
+if TYPE_CHECKING:
+    from hiera_cli.commands.report import Report
+    from hiera_cli.pipeline.stream import Stream
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it a signal ends the command in good order: what waits in `threads.apart` cleans up behind itself."""
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        interject("hiera: interrupted\n")
+        raise SystemExit(128 + number)
+
+    with handled(interrupted):
+        yield
+
+
+class Interrupts:
+    """The signals of a run: the first ends its stream in good order, a second one the program at once.
+
+    signal: the number of the first; 0 before.
+    """
+
+    def __init__(self, stream: Stream, report: Report) -> None:
+        self.signal = 0
+        self._stream = stream
+        self._report = report
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle one. Raises KeyboardInterrupt while the model is loaded: a download may take long."""
+        if self.signal:
+            self._report.interject("stopped")
+            os._exit(128 + number)
+        self.signal = number
+        self._stream.stop()
+        if self._stream.loading:
+            raise KeyboardInterrupt
+        self._report.interject("finishing what is running; again to stop now")

@@ -1,0 +1,18 @@
+"""`hiera models`."""
+
+from __future__ import annotations
+
+from hiera_cli.commands import messages
+from hiera_cli.commands.options import Json
+
+
+def models(as_json: Json = False) -> None:
+    """List the models: size, published accuracy, licence, whether they are on this machine."""
+    from hiera_cli.commands import tables, weights
+    from hiera_cli.system import terminal
+
+    entries = weights.models()
+    if as_json:
+        messages.write_json(entries)
+    else:
+        messages.write("\n".join(tables.models_table(entries, terminal.columns(1))))

@@ -1,0 +1,159 @@
+"""What the command line asks for, as records, and what of it can be refused at once.
+
+Free of what reads images and runs models: the checks come before those are imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hiera_cli.errors import UsageError
+from hiera_cli.limits import MAX_PIXELS, Limits
+
+STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # as an --output
+
+
+@dataclass(frozen=True)
+class InputRequest:
+    """The inputs, what a folder walk takes, and how they are read. Every field is an option, under its name."""
+
+    inputs: tuple[str, ...] = ()
+    files_from: tuple[str, ...] = ()
+    files0_from: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    hidden: bool = False
+    follow: bool = False
+    max_pixels: int = MAX_PIXELS
+    full_decode: bool = False
+    url_timeout: float = Limits.total
+    max_mib: int = Limits.bytes >> 20
+    workers: int | None = None
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The lists of paths, of either kind."""
+        return (*self.files_from, *self.files0_from)
+
+    @property
+    def limits(self) -> Limits:
+        """Of a URL and of stdin."""
+        return Limits(min(Limits.connect, self.url_timeout), self.url_timeout, self.max_mib << 20)
+
+    def check(self, command: str) -> None:
+        """Raise UsageError if there is nothing to begin with. command: such as `classify`."""
+        from hiera_cli.inputs import read, source
+
+        if not (self.inputs or self.lists):
+            hint = f"For example: hiera {command} cat.jpg photos/"
+            if read.is_piped():
+                hint = "Of what comes on stdin, `--files-from -` takes a list of paths, and `-` takes an image."
+            raise UsageError(f"nothing to {command}: name files, folders or URLs", hint)
+        if [*map(source.descriptor, (*self.inputs, *self.lists))].count(0) > 1:
+            raise UsageError("stdin (-) can be read only once")
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:  # in which PyTorch's libraries end the process
+            raise UsageError("the current folder has been removed", "cd to another one, and try again.") from error
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """The model, and what runs it. Every field is an option, under its name."""
+
+    model: str = "tiny"
+    engine: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class OutputRequest:
+    """Where the results go. format: its name. path: of a file, pipe or device; None for stdout."""
+
+    format: str
+    path: str | None = None
+    overwrite: bool = False
+    resume: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError if --overwrite and --resume ask for what this output can't do."""
+        for asked, option in ((self.resume, "--resume"), (self.overwrite, "--overwrite")):
+            if asked and self.path is None:
+                raise UsageError(f"{option} is about an --output, and there is none", "Name one: -o FILE.jsonl")
+        if not self.resume:
+            return
+        if self.format != "jsonl":
+            raise UsageError(
+                "--resume goes on with a jsonl file only: the other formats can't be taken up in the middle",
+                "Use -o FILE.jsonl; `jq` makes any other format of it.",
+            )
+        if self.overwrite:
+            raise UsageError("--resume and --overwrite contradict each other")
+        from hiera_cli.outputs.destination import is_stream
+
+        if self.path is not None and is_stream(self.path):
+            raise UsageError(f"cannot go on with {self.path}: it is not a file")
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """What is told on stderr. quiet: how often it is given. progress: None for what `quiet` leaves of it."""
+
+    quiet: int = 0
+    no_banner: bool = False
+    progress: bool | None = None
+    verbose: bool = False
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether to show how far the run is."""
+        return not self.quiet if self.progress is None else self.progress
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that a command over inputs is asked, but for what it does with them. offline: for weights and inputs."""
+
+    inputs: InputRequest
+    model: ModelRequest
+    output: OutputRequest
+    report: ReportRequest
+    offline: bool = False
+
+
+def output_path(output: str | None) -> str | None:
+    """The path of an --output; None for stdout, under any of its names. Raises UsageError for an empty one."""
+    if output == "":
+        raise UsageError("--output needs a name: it is empty", "Is a variable of the script not set?")
+    return None if output in STDOUT else output
+
+
+def asked_format(format: str | None, as_json: bool, output: str | None) -> str | None:
+    """The format that --format or --json names; None if neither does. Raises UsageError if they contradict."""
+    if not as_json:
+        return format
+    if format not in (None, "json"):
+        raise UsageError(f"--json and --format {format} contradict each other")
+    if _suffix(output) not in ("", ".json"):
+        raise UsageError(
+            f"--json and the suffix of {output} contradict each other",
+            f"Leave --json out, or use --format json: then {output} holds JSON.",
+        )
+    return "json"
+
+
+def format_of_suffix(path: str, suffixes: Mapping[str, str], formats: Sequence[str]) -> str | None:
+    """The format of a file by its suffix; None without one. Raises UsageError for one that no format has."""
+    suffix = _suffix(path)
+    if suffix and suffix not in suffixes:
+        raise UsageError(
+            f"no format has the suffix {suffix!r} of {path}", f"Name the format: --format {'|'.join(formats)}"
+        )
+    return suffixes.get(suffix)
+
+
+def _suffix(path: str | None) -> str:
+    return os.path.splitext(path or "")[1].lower()

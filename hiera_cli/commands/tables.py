@@ -1,0 +1,88 @@
+"""Records → the lines that a person reads. columns: of the terminal; None for lines as long as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from hiera_cli.checkpoints.published import LICENCE
+from hiera_cli.system.terminal import wrapped
+
+if TYPE_CHECKING:
+    from hiera_cli.bench import Measured, Speed
+    from hiera_cli.commands.weights import Info, ModelEntry
+
+MODELS_COLUMNS = 93  # that the table of models needs
+NAME_CELLS = 16  # of a fact
+
+
+def models_table(entries: Sequence[ModelEntry], columns: int | None) -> list[str]:
+    """A line a model; in a narrow terminal each repository on a line of its own, under its model."""
+    below = columns is not None and columns < MODELS_COLUMNS
+    lines = [
+        f"{'NAME':<10} {'PARAMETERS':>10} {'DOWNLOAD':>10} {'TOP-1':>7}  {'HERE':<8}" + "  REPOSITORY" * (not below)
+    ]
+    for entry in entries:
+        accuracy = f"{entry.top1:.1f} %" if entry.top1 is not None else "–"
+        size = f"{entry.bytes / 1e6:,.0f} MB" if entry.repository else "–"
+        here = "built in" if not entry.repository else "yes" if entry.on_this_machine else "no"
+        lines.append(
+            f"{entry.name:<10} {entry.parameters / 1e6:>8.1f} M {size:>10} {accuracy:>7}  {here:<8}"
+            + ("\n    " if below else "  ")
+            + (entry.repository or "knows the sample images alone")
+        )
+    lines.append("")
+    return [*lines, *wrapped(f"Licence of the weights: {LICENCE}. TOP-1: ImageNet-1K, as published.", columns)]
+
+
+def info_lines(info: Info, columns: int | None) -> list[str]:
+    """A line a fact, or several below each other where it has more to tell."""
+    cached = [f"{each.name} ({each.repository}, {each.bytes / 1e6:,.0f} MB)" for each in info.cached]
+    compiled = [f"{each.name} ({each.bytes / 1e6:,.0f} MB)" for each in info.compiled]
+    facts = [
+        *info.versions.items(),
+        None,
+        ("device", f"{info.device} ({info.device_why})"),
+        ("precision", f"{info.precision} ({info.precision_why})"),
+        ("engine", f"{info.engine} ({info.engine_why})"),
+        ("processors", str(info.processors)),
+        None,
+        ("cache", info.cache),
+        *(("", text) for text in cached or ["no weights yet: `hiera download` fetches them"]),
+        None,
+        ("compiled", info.compiled_folder),
+        *(("", text) for text in compiled or ["none: the openvino engine keeps its compiled models there"]),
+    ]
+    return [line for fact in facts for line in ([""] if fact is None else _fact(*fact, columns))]
+
+
+def _fact(name: str, text: str, columns: int | None) -> Iterator[str]:
+    room = None if columns is None else max(columns - NAME_CELLS - 1, 20)
+    for line in wrapped(text, room, whole_words=True):
+        yield f"{name:<{NAME_CELLS}} {line}"
+        name = ""
+
+
+def bench_table(measured: Measured, columns: int | None) -> list[str]:
+    """A line a rate; below them how they were measured, and what is the fastest."""
+    lines = [f"{'ENGINE':<9} {'PRECISION':<9} {'BATCH':>5} {'MODEL ALONE':>16} {'END TO END':>16}"]
+    for rate in measured.rates:
+        lines.append(
+            f"{rate.engine:<9} {rate.precision:<9} {rate.batch_size:>5} "
+            f"{_speed(rate.model_only):>16} {_speed(rate.end_to_end):>16}"
+        )
+    caption = f"{measured.model} on {measured.rates[0].device}, images a second: the median of "
+    caption += f"{measured.rounds} rounds, and half of what lies between the slowest and the fastest."
+    names = [f"--engine {each.engine} --precision {each.precision}" for each in measured.fastest]
+    if measured.too_busy:
+        advice = "The machine was too busy to tell which is the fastest: try again when nothing else runs."
+    elif len(names) > 1:
+        advice = f"The fastest end to end, and alike: {', '.join(names)}"
+    else:
+        advice = f"The fastest end to end: {names[0]}"
+    return [*lines, "", *wrapped(caption, columns), *wrapped(advice, columns)]
+
+
+def _speed(speed: Speed | None) -> str:
+    """Such as `1,204.5/s ± 3%`."""
+    return "–" if speed is None else f"{speed.median:,.1f}/s ±{speed.spread:>3.0%}"
