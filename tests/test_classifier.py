@@ -497,7 +497,7 @@ def test_an_answer_that_is_no_number_is_an_error_of_that_image_alone(tmp_path: P
 def test_offline_fetches_no_url() -> None:
     (result,) = run([Source("http://127.0.0.1:9/cat.jpg", Kind.URL)], offline=True)
     assert result.error is not None
-    assert result.error.message == "offline mode forbids fetching it"
+    assert result.error.message == "it was not fetched: this run is offline"
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_features_and_tokens_are_those_of_transformers(tmp_path: Path, open_fp32
     for name in ("classifier", "backbone"):
         engine = open_fp32(resolve(str(tmp_path / name)))
         for output in ("features", "tokens"):
-            assert_parity(engine.run(PIXELS, output), expected[output])  # type: ignore[arg-type]
+            assert_parity(engine.run(PIXELS, output), expected[output])
 
 
 def test_a_backbone_of_any_layout_gives_the_same_features(tmp_path: Path, open_fp32: Open) -> None:

@@ -176,7 +176,7 @@ def test_table_shows_the_name_and_a_bar_for_each_score() -> None:
         "   10.0%  ██▍                       dog\n"
         "\n"
         "plain.png\n"
-        "  no label reaches --min-score\n"
+        "  no label reaches the least score\n"
     )
     assert "".join(table([CAT], unicode=False)).isascii()
 

@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 from test_classifier import Brightness, grey, stand_in
 
 from hiera_cli.checkpoints.published import DEMO_FOLDER
+from hiera_cli.commands import remedies
 from hiera_cli.errors import OutputError
 from hiera_cli.images.decode import Decoding
 from hiera_cli.inputs.source import Source
@@ -212,7 +213,7 @@ def test_an_input_named_twice_has_two_records(paths: list[str], output: Path) ->
         (Options(model="stand-in").records(Classify(1, 0.5)), r"it was made with min-score 0\.0, this run has 0\.5"),
         (
             Options(model="stand-in", decoding=Decoding(full=True)).records(Classify(1)),
-            "it was made without --full-decode, this run is with",
+            "it was made without full-decode, this run is with it",
         ),
     ],
 )
@@ -387,7 +388,7 @@ def test_a_run_that_cannot_start_leaves_everything_as_it_was(paths: list[str], o
 def test_a_run_without_weights_leaves_no_file(call: Call, tmp_path: Path, name: str) -> None:
     (tmp_path / "out").mkdir()
     done = call("classify", SAMPLES / "cat.jpg", "-m", "tiny", "--offline", "-o", tmp_path / "out" / name)
-    assert (done.status, "--offline forbids a download" in done.err) == (2, True)
+    assert (done.status, "offline mode forbids a download" in done.err) == (2, True)
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -445,7 +446,7 @@ def test_of_a_damaged_file_the_records_before_the_damage_can_be_kept(
     with pytest.raises(OutputError, match=f"line {whole + 1} of it is not a record of hiera") as refused:
         run(paths, output, resume=True)
     assert part.read_bytes() == damaged
-    command, _, rest = refused.value.hint.splitlines()[1].partition(", then --resume -o ")
+    command, _, rest = remedies.hint(refused.value).splitlines()[1].partition(", then --resume -o ")
     assert bash(command).returncode == 0
     assert run(paths, Path(rest), resume=True) == 20 - whole
     assert records(Path(rest)) == UNBROKEN

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from hiera_cli.bench import Choice, Measured, Rate, Speed
+from hiera_cli.checkpoints.inventory import CachedModel, ModelEntry
+from hiera_cli.commands.info_facts import CompiledModel, Info
 from hiera_cli.commands.tables import bench_table, info_lines, models_table
-from hiera_cli.commands.weights import Cached, Compiled, Info, ModelEntry
 
 MODELS = [
     ModelEntry("tiny", "facebook/hiera-tiny", 27_910_216, 111_640_864, 82.8, "CC BY-NC 4.0", on_this_machine=False),
@@ -50,9 +51,9 @@ INFO = Info(
     precision_why="as asked",
     processors=2,
     cache="/home/me/hub",
-    cached=(Cached("tiny", "facebook/hiera-tiny", 111_640_864),),
+    cached=(CachedModel("tiny", "facebook/hiera-tiny", 111_640_864),),
     compiled_folder="/home/me/compiled",
-    compiled=(Compiled("tiny-bf16", 56_000_000), Compiled("demo-fp32", 900_000)),
+    compiled=(CompiledModel("tiny-bf16", 56_000_000), CompiledModel("demo-fp32", 900_000)),
 )
 
 

@@ -158,18 +158,18 @@ def classify(
     from hiera_cli.commands import run
     from hiera_cli.images.decode import Decoding
     from hiera_cli.pipeline.options import Options
+    from hiera_cli.tasks.classify import Classify
 
+    task = Classify(top_k, min_score)
     options = Options(
-        top_k=top_k,
-        min_score=min_score,
-        workers=workers,
+        workers,
         limits=request.inputs.limits,
         decoding=Decoding(max_pixels=max_pixels, full=full_decode),
         offline=offline,
         model=resolve.record_name(model),
     )
-    opened = outputs.opened(request.output, _writer(name, path, null=null), options.settings)
-    raise typer.Exit(run.Run(request, opened, options, load_classifier, verb="labelled").run())
+    opened = outputs.opened(request.output, _writer(name, path, null=null), options.records(task))
+    raise typer.Exit(run.Run(request, opened, task, options, partial(load_classifier, labels=True)).run())
 
 
 def _default_format(path: str | None, *, null: bool) -> str:
@@ -181,7 +181,7 @@ def _default_format(path: str | None, *, null: bool) -> str:
 
 
 def _writer(name: str, path: str | None, *, null: bool) -> Writer:
-    from hiera_cli.outputs.formats import RECORDS, plain, table
+    from hiera_cli.outputs.labels import RECORDS, plain, table
     from hiera_cli.system import terminal
 
     if name in RECORDS:

@@ -32,18 +32,20 @@ def download(
     quiet: Quiet = 0,
 ) -> None:
     """Fetch weights ahead of time, into the Hub cache or a folder."""
-    from hiera_cli.checkpoints import hub
-    from hiera_cli.commands import weights
+    from hiera_cli.checkpoints import hub, inventory
     from hiera_cli.commands.interrupts import interruptible
     from hiera_cli.system.threads import apart
 
     names = [model_name(name) for name in models or ["tiny"]]
-    progress = hub.Progress(messages.remarks_unless(quiet), bar=not quiet)
+    say = messages.remarks_unless(quiet)
+    progress = hub.Progress(say, bar=not quiet)
     fetched = []
     for name in names:
         folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
         with interruptible():
-            entry = apart(partial(weights.download, name, folder, force=force, progress=progress))
+            entry = apart(partial(inventory.download, name, folder, force=force, progress=progress))
+        if folder is not None:
+            say(f"there: hiera classify -m {folder} INPUT...")
         fetched.append(entry)
         if not as_json:
             messages.write(printable(f"{entry.name}\t{entry.folder}", keep="\t"))

@@ -18,14 +18,14 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Show versions, the engine, device and precision that would be used and why, and what is cached."""
-    from hiera_cli.commands import tables, weights
+    from hiera_cli.commands import info_facts, tables
     from hiera_cli.engines import compiled
     from hiera_cli.system import terminal
 
     if clear_compiled:
-        count, freed = len(compiled.kept()), compiled.clear()
+        count, freed = len(compiled.saved()), compiled.clear()
         messages.remark(f"removed {count} compiled model{'s' * (count != 1)} ({freed / 1e6:,.0f} MB)")
-    facts = weights.info(engine, device, precision)
+    facts = info_facts.info(engine, device, precision)
     if as_json:
         messages.write_json(facts)
     else:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hiera_cli.system.signals import handled
 from hiera_cli.system.streams import interject
@@ -34,7 +34,7 @@ class Interrupts:
     signal: the number of the first; 0 before.
     """
 
-    def __init__(self, stream: Stream, report: Report) -> None:
+    def __init__(self, stream: Stream[Any, Any], report: Report) -> None:
         self.signal = 0
         self._stream = stream
         self._report = report

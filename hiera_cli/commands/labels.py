@@ -49,4 +49,4 @@ def _labels_of(model: str, offline: bool) -> tuple[Label, ...]:
         return imagenet_labels()
     from hiera_cli.checkpoints import resolve
 
-    return resolve.resolve(model, offline=offline).labels
+    return resolve.resolve(model, labels=True, offline=offline).labels

@@ -8,10 +8,11 @@ from hiera_cli.commands.options import Json
 
 def models(as_json: Json = False) -> None:
     """List the models: size, published accuracy, licence, whether they are on this machine."""
-    from hiera_cli.commands import tables, weights
+    from hiera_cli.checkpoints import inventory
+    from hiera_cli.commands import tables
     from hiera_cli.system import terminal
 
-    entries = weights.models()
+    entries = inventory.models()
     if as_json:
         messages.write_json(entries)
     else:

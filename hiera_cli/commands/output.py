@@ -5,23 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 from hiera_cli.commands.request import OutputRequest
+from hiera_cli.outputs.arrays import ArrayFile
 from hiera_cli.outputs.destination import OutputFile, OutputStream, encoded, is_stream
 from hiera_cli.outputs.formats import Writer
 from hiera_cli.outputs.journal import Journal
-from hiera_cli.result import Result, Settings
+from hiera_cli.result import Records
 from hiera_cli.system.printable import printable
 
-Chunk = TypeVar("Chunk")
-Taken = TypeVar("Taken", contravariant=True)
 
-
-class Sink(Protocol[Taken]):
+class Sink(Protocol):
     """What takes the chunks, of text or whatever else a format is made of."""
 
-    def write(self, text: Taken, /) -> None:
+    def write(self, data: str | bytes, /) -> None:
         """Write all of it, now. Raises OutputError."""
         ...
 
@@ -31,21 +29,21 @@ class Sink(Protocol[Taken]):
 
 
 @dataclass(frozen=True)
-class Output(Generic[Chunk]):
+class Output:
     """Where the Results of a run go.
 
     writer: Results → chunks, as they come; whenever the Results end, the chunks make a valid document. path: of the
     file, pipe or device; None for stdout.
     """
 
-    writer: Callable[[Iterable[Result]], Iterator[Chunk]]
-    sink: Sink[Chunk]
+    writer: Callable[[Iterable[Any]], Iterator[str] | Iterator[bytes]]
+    sink: Sink
     path: str | None = None
 
     @property
-    def file(self) -> Journal | OutputFile | None:
+    def file(self) -> Journal | ArrayFile | OutputFile | None:
         """The sink, if it is a file, which gets its name when it is complete."""
-        return self.sink if isinstance(self.sink, (Journal, OutputFile)) else None
+        return self.sink if isinstance(self.sink, (Journal, ArrayFile, OutputFile)) else None
 
     @property
     def journal(self) -> Journal | None:
@@ -61,22 +59,23 @@ class Stdout:
         self._escapes = self._is_terminal and not shows_control
         self._rest = ""  # of a line that is not whole yet: what goes to stderr would stand in the middle of it
 
-    def write(self, text: str) -> None:
+    def write(self, data: str | bytes) -> None:
         """Write and flush. Raises ReaderGone if the reader went away."""
-        if self._escapes:
-            text = printable(text, keep="\n\t")
-        if self._is_terminal:
-            lines, end, self._rest = (self._rest + text).rpartition("\n")
-            text = lines + end
-        sys.stdout.buffer.write(encoded(text))
+        if isinstance(data, str):
+            if self._escapes:
+                data = printable(data, keep="\n\t")
+            if self._is_terminal:
+                lines, end, self._rest = (self._rest + data).rpartition("\n")
+                data = lines + end
+        sys.stdout.buffer.write(encoded(data))
         sys.stdout.buffer.flush()
 
     def close(self, *, complete: bool) -> None:
         """Nothing to do: every write was flushed, and every document ends with a line."""
 
 
-def opened(request: OutputRequest, writer: Writer, settings: Settings) -> Output[str]:
-    """The output of a text format, opened. settings: of the run, which records to go on with are held against.
+def opened(request: OutputRequest, writer: Writer, records: Records) -> Output:
+    """The output, opened. records: of the run, which those to go on with are held against.
 
     Raises OutputError if it can't be written or gone on with.
     """
@@ -86,6 +85,6 @@ def opened(request: OutputRequest, writer: Writer, settings: Settings) -> Output
     if is_stream(path):
         return Output(writer, OutputStream(path), path)
     if request.format == "jsonl":
-        journal = Journal(path, settings, resume=request.resume, overwrite=request.overwrite)
+        journal = Journal(path, records, resume=request.resume, overwrite=request.overwrite)
         return Output(journal.jsonl, journal, path)
     return Output(writer, OutputFile(path, overwrite=request.overwrite), path)

@@ -9,8 +9,22 @@ On a machine with a network: hiera download {model} --to DIR; then here: hiera c
 Behind a proxy or a mirror: set HTTPS_PROXY or HF_ENDPOINT (if a transfer hangs: HF_HUB_DISABLE_XET=1).
 To try the program without weights: -m demo (it knows the sample images alone)."""
 
+_ANOTHER_OUTPUT = "Name another --output, or --overwrite to begin anew."
+
 # By the name that an error gives, with {what} the error tells about itself.
 REMEDIES: dict[str, str] = {
+    "another output": _ANOTHER_OUTPUT,
+    "begin anew": "--overwrite begins anew.",
+    "keep the records before": (
+        "To keep the {count:,} records before it, and go on with them in another file:\n"
+        "  head -n {count} {file} > {kept}, then --resume -o {kept}\n" + _ANOTHER_OUTPUT
+    ),
+    "replace": "--overwrite replaces it.",
+    "resume or begin anew": "--resume goes on with it; --overwrite begins anew.",
+    "resume or replace": "--resume goes on with it; --overwrite replaces it.",
+    "the same setting": "Use --{option} {value} again, another --output, or --overwrite to begin anew.",
+    "with the option": "Use --{option} again, another --output, or --overwrite to begin anew.",
+    "without the option": "Leave out --{option}, use another --output, or --overwrite to begin anew.",
     "weights": _WEIGHTS,
     "offline": f"To download them here: leave out --offline.\n{_WEIGHTS}",
     "damaged copy": "If the cached copy is damaged, fetch it again: hiera download --force {repository}",
@@ -23,7 +37,8 @@ REMEDIES: dict[str, str] = {
 # Of an input that failed: behind the message, in brackets.
 INPUT_REMEDIES: dict[str, str] = {
     "max pixels": "--max-pixels raises it",
-    "offline": "--offline",
+    "max mib": "--max-mib raises it",
+    "offline": "leave out --offline",
     "wider range": "--precision fp32 has a wider range",
 }
 

@@ -9,17 +9,15 @@ import os
 import shlex
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Generic
+from typing import Any
 
 from hiera_cli.checkpoints import published, resolve
 from hiera_cli.checkpoints.hub import Progress
-from hiera_cli.classifier import Classifier
 from hiera_cli.commands.interrupts import Interrupts
-from hiera_cli.commands.output import Chunk, Output
+from hiera_cli.commands.output import Output
 from hiera_cli.commands.report import LINE_EVERY, ExitStatus, Report
 from hiera_cli.commands.request import Request
 from hiera_cli.engines.machine import this_machine
@@ -34,38 +32,40 @@ from hiera_cli.result import Result
 from hiera_cli.system.signals import handled
 from hiera_cli.system.streams import ReaderGone
 from hiera_cli.system.threads import apart
+from hiera_cli.tasks.task import Task
+
+MOST_HELD = 10_000  # Results, all of them failures
 
 
-class Run(Generic[Chunk]):
+class Run:
     """One pass over the inputs of a command.
 
-    output: where the Results go, opened; the run closes it. options: of the stream. load: makes the model, of the
-    fields of ModelRequest, `offline` and `progress`, when the first image is ready for it. verb: what was done with an
-    input, in the summary, such as "labelled".
+    output: where the Results go, opened; the run closes it. task: what is done with each image. options: how inputs are
+    read. load: makes the model, of the fields of ModelRequest, `offline` and `progress`, when the first image is ready.
     """
 
     def __init__(
         self,
         request: Request,
-        output: Output[Chunk],
+        output: Output,
+        task: Task[Any, Any],
         options: Options,
-        load: Callable[..., Classifier],
-        *,
-        verb: str,
+        load: Callable[..., Any],
     ) -> None:
         self._request = request
         self._output = output
         self._load = load
         self._error: Exception | None = None
         self._any = False  # whether there was a Result
+        self._has_model = False
         self._shares_terminal = output.path is None and sys.stdout.isatty()
-        self._report = Report(quiet=request.report.quiet, progress=request.report.shows_progress, verb=verb)
+        self._report = Report(quiet=request.report.quiet, progress=request.report.shows_progress, verb=task.kind.done)
         self._skipped = Skipped(tell=self._name_skipped if request.report.verbose else None)
         inputs = request.inputs
         self._walk = find.Walk(decode.suffixes, inputs.exclude, inputs.hidden, inputs.follow)
         found = self._sources()
         remaining = output.journal.remaining(found) if output.journal else found
-        self._stream = Stream(remaining, self._load_model, options)
+        self._stream: Stream[Any, Any] = Stream(remaining, self._load_model, task, options)
 
     def run(self) -> ExitStatus:
         """Work through the inputs and write the Results.
@@ -73,7 +73,6 @@ class Run(Generic[Chunk]):
         Raises UsageError, CheckpointError or DeviceError if there is nothing to start with, OutputError if the Results
         can't be written. Whatever it ends with, what was written is a valid document of its format.
         """
-        warnings.simplefilter("ignore")  # of libraries on each other: what decoders say of a file goes into its record
         if self._request.report.shows_progress:
             with suppress(RuntimeError):  # no more threads are to be had: the inputs need those there are
                 threading.Thread(target=self._count, name="count", daemon=True).start()
@@ -96,7 +95,7 @@ class Run(Generic[Chunk]):
         """The Results, counted. Ends early, and quietly, when something is wrong: the writer completes its document."""
         try:
             self._check_records()
-            for result in self._stream:
+            for result in self._held_until_the_model_is_there():
                 if self._output.journal is not None:
                     self._report.before = self._output.journal.done
                 self._any = True
@@ -109,7 +108,19 @@ class Run(Generic[Chunk]):
         except Exception as error:  # be it a fault of ours
             self._error = error
 
-    def _write(self, chunk: Chunk) -> None:
+    def _held_until_the_model_is_there(self) -> Iterator[Result]:
+        """The Results. A file gets none before that, but for many: a run that can't start is to leave it as it was."""
+        held: list[Result] = []
+        for result in self._stream:
+            if self._output.file is not None and not self._has_model and len(held) < MOST_HELD:
+                held.append(result)
+                continue
+            yield from held
+            held.clear()
+            yield result
+        yield from held
+
+    def _write(self, chunk: str | bytes) -> None:
         try:
             if self._shares_terminal:
                 with self._report.above_bar():
@@ -181,11 +192,12 @@ class Run(Generic[Chunk]):
         except HieraError:
             return  # the run itself meets the same error, and tells of it
 
-    def _load_model(self) -> Classifier:
+    def _load_model(self) -> Any:
         request, report = self._request, self._report
         progress = Progress(report.say, bar=report.has_bar)
         with report.without_progress():
             loaded = apart(lambda: self._load(**asdict(request.model), offline=request.offline, progress=progress))
+        self._has_model = True
         if self._output.journal is not None:
             self._output.journal.check(loaded.engine.precision, loaded.checkpoint.digest())
         if not request.report.no_banner:

@@ -10,7 +10,8 @@ from hiera_cli.system.terminal import wrapped
 
 if TYPE_CHECKING:
     from hiera_cli.bench import Measured, Speed
-    from hiera_cli.commands.weights import Info, ModelEntry
+    from hiera_cli.checkpoints.inventory import ModelEntry
+    from hiera_cli.commands.info_facts import Info
 
 MODELS_COLUMNS = 93  # that the table of models needs
 NAME_CELLS = 16  # of a fact

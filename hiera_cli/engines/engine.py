@@ -80,7 +80,7 @@ def faults(placement: Placement, what: str) -> Iterator[None]:
         instead = "--engine torch" if placement.engine == "openvino" else "--engine openvino"
     try:
         yield
-    except (RuntimeError, MemoryError, ImportError) as error:
+    except (RuntimeError, MemoryError, ImportError, SystemError) as error:
         if is_out_of_memory(error):
             elsewhere = "" if placement.device == "cpu" else f", or {instead}"
             raise DeviceError(

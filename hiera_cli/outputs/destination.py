@@ -33,10 +33,10 @@ class OutputStream:
         except OSError as error:
             raise _cannot_write(path, error) from error
 
-    def write(self, text: str) -> None:
+    def write(self, data: str | bytes) -> None:
         """Write all of it, now. Raises ReaderGone when nobody reads any more."""
         try:
-            write_whole(self._descriptor, encoded(text))
+            write_whole(self._descriptor, encoded(data))
         except BrokenPipeError as error:
             raise ReaderGone from error
         except OSError as error:
@@ -54,8 +54,8 @@ class OutputFile:
     start leaves it byte for byte as it was.
 
     overwrite: replace what is there. append: go on with what is there, from byte `size`, which may be set to an earlier
-    one before the first write. resumable: whether --resume can go on with it, for messages. Raises OutputError, with
-    the path, where it can't be written.
+    one before the first write. resumable: whether a later run can go on with it, for the remedy that errors name.
+    Raises OutputError, with the path, where it can't be written.
 
     One run at a time has a file, by a lock on the inode that bears the name FILE.part (or FILE, when a complete one is
     gone on with), held until the last rename is done. Whoever gets the lock looks again whether the name still means
@@ -128,12 +128,13 @@ class OutputFile:
         os.close(self._descriptor)
 
     def _refuse_what_is_there(self) -> None:
-        way_on = "--resume goes on with it; " if self._resumable else ""
         if self._was_there:
-            raise OutputError(f"{self.path} exists already", f"{way_on}--overwrite replaces it.")
+            remedy = "resume or replace" if self._resumable else "replace"
+            raise OutputError(f"{self.path} exists already", remedy=remedy)
         if _has_content(self._part):
             os.close(self._open_locked(self._part))  # or a run is writing it right now, and this says so
-            raise OutputError(f"{self.part} exists: an earlier run did not finish", f"{way_on}--overwrite begins anew.")
+            remedy = "resume or begin anew" if self._resumable else "begin anew"
+            raise OutputError(f"{self.part} exists: an earlier run did not finish", remedy=remedy)
 
     def _begin(self) -> None:
         """From here on it is this run's: an unfinished file, cut to what is gone on with."""
@@ -150,7 +151,7 @@ class OutputFile:
 
     def write(self, data: str | bytes) -> None:
         """Write all of it, now."""
-        data = data if isinstance(data, bytes) else encoded(data)
+        data = encoded(data)
         try:
             self._begin()
             write_whole(self._descriptor, data)
@@ -215,9 +216,9 @@ def _cannot_write(path: str, error: OSError, hint: str = "") -> OutputError:
     return OutputError(f"cannot write {path}: {error.strerror or error}", hint)
 
 
-def encoded(text: str) -> bytes:
-    """As it is written. Names that are no UTF-8 get their own bytes back."""
-    return text.encode("utf-8", "surrogateescape")
+def encoded(data: str | bytes) -> bytes:
+    """As it is written. Names that are not UTF-8 get their own bytes back."""
+    return data if isinstance(data, bytes) else data.encode("utf-8", "surrogateescape")
 
 
 def _has_content(path: str) -> bool:

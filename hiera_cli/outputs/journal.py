@@ -69,7 +69,7 @@ class Journal:
             raise
 
     def jsonl(self, results: Iterable[Result]) -> Iterator[str]:
-        """The writer: jsonl, with what `--resume` goes by in each record."""
+        """The writer: jsonl, with what a later run that goes on with it goes by in each record."""
         for result in results:
             resume: dict[str, Any] = dict.fromkeys(RESUME)
             if result.error is None:
@@ -94,10 +94,10 @@ class Journal:
                 self._order.append(NEW)
                 yield source
 
-    def write(self, text: str) -> None:
+    def write(self, data: str | bytes) -> None:
         """Append one record."""
         start = self._file.size
-        self._file.write(text)
+        self._file.write(data)
         self._written.append(start)
 
     def close(self, *, complete: bool) -> None:
@@ -134,7 +134,7 @@ class Journal:
             raise OutputError(
                 f"cannot go on with {self._file.path}: it was made with other weights of {self._records.model} "
                 f"(sha256 {self._weights}…, this run has {self._digest}…)",
-                "Name another --output, or --overwrite to begin anew.",
+                remedy="another output",
             )
 
     def _read(self) -> None:
@@ -164,16 +164,12 @@ class Journal:
         return number > 1 or (self._file.is_unfinished and line[: len(FIRST_BYTES)] == FIRST_BYTES[: len(line)])
 
     def _not_a_record(self, number: int) -> OutputError:
-        hints = ["Name another --output, or --overwrite to begin anew."]
-        if number > 1:
-            kept = shlex.quote(f"{printable(self._file.path).removesuffix('.jsonl')}-kept.jsonl")
-            hints = [
-                f"To keep the {number - 1:,} records before it, and go on with them in another file:",
-                f"  head -n {number - 1} {shlex.quote(self._file.there)} > {kept}, then --resume -o {kept}",
-                *hints,
-            ]
         return OutputError(
-            f"cannot go on with {self._file.path}: line {number} of it is not a record of hiera", "\n".join(hints)
+            f"cannot go on with {self._file.path}: line {number} of it is not a record of hiera",
+            remedy="keep the records before" if number > 1 else "another output",
+            count=number - 1,
+            file=shlex.quote(self._file.there),
+            kept=shlex.quote(f"{printable(self._file.path).removesuffix('.jsonl')}-kept.jsonl"),
         )
 
     def _check(self, entry: dict[str, Any]) -> None:
@@ -190,15 +186,17 @@ class Journal:
 
     def _made_otherwise(self, what: str, then: object, now: object) -> OutputError:
         if isinstance(now, bool):
-            with_it, without = f"with --{what}", f"without --{what}"
-            was, this = (without, with_it) if now else (with_it, without)
+            was, this = ("without", "with") if now else ("with", "without")
             return OutputError(
-                f"cannot go on with {self._file.path}: it was made {was}, this run is {this}",
-                "Say the same again, name another --output, or --overwrite to begin anew.",
+                f"cannot go on with {self._file.path}: it was made {was} {what}, this run is {this} it",
+                remedy="without the option" if now else "with the option",
+                option=what,
             )
         return OutputError(
             f"cannot go on with {self._file.path}: it was made with {what} {then}, this run has {now}",
-            f"Use --{what} {then} again, another --output, or --overwrite to begin anew.",
+            remedy="the same setting",
+            option=what,
+            value=then,
         )
 
     def _is_done(self, source: Source, start: int) -> bool:

@@ -74,7 +74,7 @@ def table(
                 f"  {strength}{p.score:6.1%}{reset}  {bar_color}{score_bar}{reset}{gap}{strength}{label}{reset}\n"
             )
         if not result.predictions:
-            lines.append(f"  {dim}no label reaches --min-score{reset}\n")
+            lines.append(f"  {dim}no label reaches the least score{reset}\n")
         yield "".join(lines)
         separator = "\n"
 

@@ -51,7 +51,7 @@ def _read_descriptor(number: int, limit: int) -> bytes:
             while chunk := read.read_raw(stream):
                 body += chunk
                 if len(body) > limit:
-                    raise TooLargeError(f"{name} is over {limit >> 20} MiB (--max-mib raises it)")
+                    raise TooLargeError(f"{name} is over {limit >> 20} MiB", remedy="max mib")
     except OSError as error:
         raise ReadError(f"cannot read {name}: {error.strerror}") from error
     return bytes(body)

@@ -228,7 +228,7 @@ class Stream(Generic[M, R]):
             self._to_fetch.append(entry)
             self._fetch_more()
         elif source.kind is Kind.URL:
-            self._fail(entry, FetchError("offline mode forbids fetching it", remedy="offline"))
+            self._fail(entry, FetchError("it was not fetched: this run is offline", remedy="offline"))
             self._ready.put(entry)
         else:
             self._tasks.put(entry)
