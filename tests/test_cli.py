@@ -346,7 +346,7 @@ def test_bench_measures_what_this_machine_has(call: Call, monkeypatch: pytest.Mo
     measured = json.loads(done.out)
     assert (measured["model"], measured["rounds"]) == ("demo", 2)
     rates = {(rate["engine"], rate["precision"], rate["batch_size"]): rate for rate in measured["rates"]}
-    assert {("torch", "fp32", 1), ("torch", "fp32", 8), ("openvino", "fp32", 1), ("openvino", "fp32", 8)} <= set(rates)
+    assert {("torch", "fp32", 1), ("torch", "fp32", 8), ("openvino", "fp32", 1), ("openvino", "fp32", 4)} <= set(rates)
     for rate in rates.values():
         for speed in filter(None, (rate["model_only"], rate["end_to_end"])):
             assert 0 < speed["low"] <= speed["median"] <= speed["high"]
