@@ -61,6 +61,16 @@ def test_help_fits_the_terminal_and_cuts_off_no_summary(
         assert [line for line in text.splitlines() if len(line) > columns] == []
 
 
+def test_an_option_means_the_same_in_every_command_that_has_it() -> None:
+    meanings: dict[str, set[tuple[object, ...]]] = {}
+    for command in COMMANDS.values():
+        for each in command.params:
+            described = (tuple(each.opts), each.help, each.metavar, each.default, each.envvar)
+            for name in each.opts if each.param_type_name == "option" else ():
+                meanings.setdefault(name, set()).add(described)
+    assert {name for name, each in meanings.items() if len(each) > 1} == {"--json"}  # where there is a --format
+
+
 def test_every_example_is_a_command_line_that_is_taken() -> None:
     assert set(EXAMPLES) == {"hiera", *COMMANDS}
     for name, lines in EXAMPLES.items():

@@ -90,7 +90,7 @@ class HelpCommand(TyperCommand):
         _write_examples(self.name, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then options, group by group: a group of which the command has one option alone is none."""
+        """Arguments, then options, group by group. Of a group with one option only, that option goes to the others."""
         sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", *GROUPS, OTHERS)}
         shown = [(each, record) for each in self.get_params(ctx) if (record := each.get_help_record(ctx)) is not None]
         groups = Counter(group_of(each) for each, _ in shown)

@@ -1,7 +1,7 @@
 """The options that commands share: each is declared once, and means the same in every command that has it.
 
-An option that one command alone has is declared with it. Imported at every start, by `--help` and completion too: so
-nothing here imports what reads images or runs models.
+An option that only one command has is declared in that command's file. This module is imported at every start, by
+`--help` and completion too, so it imports nothing that reads images or runs models.
 """
 
 from __future__ import annotations

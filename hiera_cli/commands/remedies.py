@@ -1,4 +1,4 @@
-"""What a user can do about an error, in the words of the command line: the one place below which no option is named."""
+"""What a user can do about an error, in the words of the command line. No module below this room names an option."""
 
 from __future__ import annotations
 

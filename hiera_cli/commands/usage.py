@@ -77,7 +77,7 @@ NEEDLESS = {"--recursive": "folders are walked as they are", "-r": "folders are 
 
 
 class NotOneOf(typer.BadParameter):
-    """A value that is none of those that an option takes. meant: the one that probably was, if any."""
+    """A value that is not one of those that an option takes. meant: the one that probably was meant, if any."""
 
     def __init__(self, value: str, values: Sequence[str], meant: str | None = None) -> None:
         super().__init__(f"{value!r} is not one of {', '.join(values)}")

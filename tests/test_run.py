@@ -1,0 +1,55 @@
+"""A run knows no command: what is done with the Results, and what that is called, is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+from conftest import SAMPLES
+
+from hiera_cli.classifier import load_classifier
+from hiera_cli.commands.output import Output
+from hiera_cli.commands.report import ExitStatus
+from hiera_cli.commands.request import InputRequest, ModelRequest, OutputRequest, ReportRequest, Request
+from hiera_cli.commands.run import Run
+from hiera_cli.pipeline.options import Options
+from hiera_cli.result import Result
+
+
+class Kept:
+    """A sink that keeps what it is given, which need not be text."""
+
+    def __init__(self) -> None:
+        self.chunks: list[tuple[str, bool]] = []
+        self.is_complete = False
+
+    def write(self, chunk: tuple[str, bool]) -> None:
+        self.chunks.append(chunk)
+
+    def close(self, *, complete: bool) -> None:
+        self.is_complete = complete
+
+
+def pairs(results: Iterable[Result]) -> Iterator[tuple[str, bool]]:
+    return ((result.path, result.error is None) for result in results)
+
+
+@pytest.mark.usefixtures("compiled_demo")
+def test_a_command_hands_in_what_becomes_of_the_results(capfd: pytest.CaptureFixture[str]) -> None:
+    cat = str(SAMPLES / "cat.jpg")
+    request = Request(
+        InputRequest((cat, "gone.jpg")),
+        ModelRequest("demo", "torch", "cpu", "fp32"),
+        OutputRequest("pairs", "out.pairs"),
+        ReportRequest(no_banner=True),
+    )
+    sink = Kept()
+    status = Run(request, Output(pairs, sink, "out.pairs"), Options(), load_classifier, verb="seen").run()
+    assert (status, sink.chunks, sink.is_complete) == (
+        ExitStatus.SOME_FAILED,
+        [(cat, True), ("gone.jpg", False)],
+        True,
+    )
+    failure, summary = capfd.readouterr().err.splitlines()
+    assert failure == "hiera: gone.jpg: no such file"
+    assert summary.startswith("hiera: 1 seen, 1 failed, ")
