@@ -746,7 +746,7 @@ def test_the_command_line_says_how_images_are_decoded(
 ) -> None:
     asked: list[Options] = []
 
-    def run_of(request: object, output: object, options: Options, *others: object, verb: str) -> SimpleNamespace:
+    def run_of(request: object, output: object, task: object, options: Options, load: object) -> SimpleNamespace:
         asked.append(options)
         return SimpleNamespace(run=lambda: 0)
 

@@ -82,7 +82,7 @@ def test_an_output_that_is_not_taken_up_says_which_options_are_the_ways_on(call:
         ),
         (
             ("--resume", "--full-decode"),
-            f"cannot go on with {output}: large JPEGs were decoded at a reduced size for it, this run decodes in full\n"
+            f"cannot go on with {output}: it was made without full-decode, this run is with it\n"
             "  Leave out --full-decode, use another --output, or --overwrite to begin anew.",
         ),
     ):
