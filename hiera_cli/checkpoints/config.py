@@ -72,33 +72,33 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entries
 
 
-def architecture_from_config(entries: dict[str, Any], file: Path, num_classes: int) -> Architecture:
+def architecture_from_config(
+    entries: dict[str, Any], file: Path, num_classes: int, query_pools: int = NUM_STAGES - 1
+) -> Architecture:
     """The architecture that a config.json of the transformers layout describes.
 
-    entries: of the file, with a model_type. num_classes: as the weights have, 0 for a backbone. Raises CheckpointError
-    for another kind of model, and for a Hiera that this implementation does not support.
+    entries: of the file, with a model_type. num_classes: as the weights have, 0 for a backbone. query_pools: how many
+    there are to be. Raises CheckpointError for another kind of model, and for a Hiera that this implementation does not
+    support.
     """
     if entries["model_type"] != "hiera":
         raise CheckpointError(f"{file} describes a {reprlib.repr(entries['model_type'])} model, not a Hiera")
-    for key, built_in in FIXED_CONFIG.items():
-        value = entries.get(key, built_in)
-        if value != built_in:
-            raise CheckpointError(f"{file}: {key} is {reprlib.repr(value)}; only {built_in!r} is supported")
+    check_fixed(entries, file, FIXED_CONFIG, num_query_pool=query_pools)
     # What a file leaves out has transformers' default, which is the base model's.
     base = PUBLISHED["base"].architecture
     embed_dim = entries.get("embed_dim", base.embed_dim)
     num_heads = entries.get("num_heads", list(base.num_heads))
     depths = entries.get("depths", list(base.depths))
     for key, value, limit in (("num_heads", num_heads, 1024), ("depths", depths, 1024)):
-        if not (isinstance(value, list) and len(value) == NUM_STAGES and all(_is_count(v, limit) for v in value)):
+        if not (isinstance(value, list) and len(value) == NUM_STAGES and all(is_count(v, limit) for v in value)):
             raise CheckpointError(
                 f"{file}: {key} is {reprlib.repr(value)}, which is not one positive number for each of four stages"
             )
-    if not _is_count(embed_dim, 65536):
+    if not is_count(embed_dim, 65536):
         raise CheckpointError(
             f"{file}: embed_dim is {reprlib.repr(embed_dim)}, which is not a sensible number of channels"
         )
-    architecture = Architecture(embed_dim, tuple(num_heads), tuple(depths), num_classes)
+    architecture = Architecture(embed_dim, tuple(num_heads), tuple(depths), num_classes, query_pools)
     for stage, heads in enumerate(num_heads):
         if architecture.dim(stage) % heads:
             raise CheckpointError(
@@ -107,7 +107,18 @@ def architecture_from_config(entries: dict[str, Any], file: Path, num_classes: i
     return architecture
 
 
-def _is_count(value: object, limit: int) -> bool:
+def check_fixed(entries: dict[str, Any], file: Path, defaults: dict[str, Any], **otherwise: Any) -> None:
+    """Raise CheckpointError where a file asks for what is not built in.
+
+    defaults: what an entry that is left out means, and what is built in, but for `otherwise`.
+    """
+    for key, default in defaults.items():
+        value, built_in = entries.get(key, default), otherwise.get(key, default)
+        if value != built_in:
+            raise CheckpointError(f"{file}: {key} is {reprlib.repr(value)}; only {built_in!r} is supported")
+
+
+def is_count(value: object, limit: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit
 
 

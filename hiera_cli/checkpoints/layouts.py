@@ -112,7 +112,13 @@ def check_shapes(shapes: Mapping[str, Shape], layout: Layout, architecture: Arch
 
     shapes: by the names in the file, which is in this layout.
     """
-    expected = {layout.name(name, architecture): shape for name, shape in expected_shapes(architecture).items()}
+    hold_against(
+        {layout.name(name, architecture): shape for name, shape in expected_shapes(architecture).items()}, shapes, file
+    )
+
+
+def hold_against(expected: Mapping[str, Shape], shapes: Mapping[str, Shape], file: Path) -> None:
+    """Raise CheckpointError, by name, for tensors that are missing, left over or of the wrong shape."""
     problems = [f"{name} is missing" for name in expected if name not in shapes]
     problems += [f"{shortened(name)} is left over" for name in shapes if name not in expected]
     problems += [

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import reprlib
 import stat
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from hiera_cli.checkpoints import hub
 from hiera_cli.checkpoints.checkpoint import Checkpoint
@@ -32,6 +33,21 @@ from hiera_cli.checkpoints.tensors import read_shapes, unreadable
 from hiera_cli.errors import CheckpointError
 from hiera_cli.model.architecture import Architecture
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """What is loaded of a model: a classifier, or something else that is published under the same names.
+
+    repositories: by published name. demo: the folder inside the package. describe: from the name of its records, its
+    weights and their configuration, if there is one, to what `resolve` returns.
+    """
+
+    repositories: Mapping[str, str]
+    demo: Path
+    describe: Callable[[str, Path, Path | None], T]
+
 
 def resolve(
     model: str, *, labels: bool = False, offline: bool = False, progress: hub.Progress | None = None
@@ -44,7 +60,7 @@ def resolve(
     offline: only what is on this machine already. progress: told about a download, should there be one.
     Raises CheckpointError (its message says what was tried).
     """
-    checkpoint = _resolved(model_name(model), offline, progress)
+    checkpoint = resolve_kind(_CLASSIFIERS, model, offline, progress)
     if labels:
         check_labels(checkpoint)
     return checkpoint
@@ -60,16 +76,18 @@ def check_labels(checkpoint: Checkpoint) -> None:
         )
 
 
-def _resolved(model: str, offline: bool, progress: hub.Progress | None) -> Checkpoint:
+def resolve_kind(kind: Kind[T], model: str, offline: bool, progress: hub.Progress | None) -> T:
+    """The same for any kind of model."""
+    model = model_name(model)
     if model == DEMO:
-        return replace(from_folder(DEMO_FOLDER), name=DEMO)
+        return kind.describe(DEMO, *in_folder(kind.demo))
     if model in PUBLISHED:
-        return _from_hub(record_name(model), offline, progress)
+        return _from_hub(kind, kind.repositories[model], offline, progress)
     check_name(model)
     path = Path(os.path.expanduser(model))
     if _mode(path) is None:
-        return _from_hub(model, offline, progress)
-    return replace(from_folder(path) if path.is_dir() else from_file(path), name=model)
+        return _from_hub(kind, model, offline, progress)
+    return kind.describe(model, *(in_folder(path) if path.is_dir() else with_config(path)))
 
 
 def record_name(model: str) -> str:
@@ -89,18 +107,18 @@ def check_name(model: str) -> None:
         )
 
 
-def _from_hub(repository: str, offline: bool, progress: hub.Progress | None) -> Checkpoint:
+def _from_hub(kind: Kind[T], repository: str, offline: bool, progress: hub.Progress | None) -> T:
     config, weights = hub.fetch(repository, (CONFIG, WEIGHTS), offline=offline, progress=progress)
     try:
-        return replace(_describe(weights, config), name=repository)
+        return kind.describe(repository, weights, config)
     except CheckpointError as error:
         if not (error.hint or error.remedy):  # a damaged file in the cache can be fetched again
             error.remedy, error.about = "damaged copy", {"repository": repository}
         raise
 
 
-def from_folder(folder: Path) -> Checkpoint:
-    """A folder in the transformers layout (or timm's, which has the same two file names)."""
+def in_folder(folder: Path) -> tuple[Path, Path | None]:
+    """The weights and the configuration of a folder: transformers' layout, or timm's with the same two file names."""
     weights, config = folder / WEIGHTS, folder / CONFIG
     if not _is_file(weights):
         raise CheckpointError(f"{folder} has no {WEIGHTS}", remedy="model folder", config=CONFIG, weights=WEIGHTS)
@@ -112,7 +130,7 @@ def from_folder(folder: Path) -> Checkpoint:
                 remedy="linked weights",
                 weights=WEIGHTS,
             )
-    return _describe(weights, config if has_config else None)
+    return weights, config if has_config else None
 
 
 def _mode(path: Path) -> int | None:
@@ -143,11 +161,14 @@ def _stays_near(link: Path, folder: Path) -> bool:
     return home in target.parents or (home.parent.name == "snapshots" and home.parent.parent in target.parents)
 
 
-def from_file(file: Path) -> Checkpoint:
-    """One weights file, safetensors or the original release's .pth; a Hiera config.json beside it is heeded."""
+def with_config(file: Path) -> tuple[Path, Path | None]:
+    """A weights file, safetensors or the original release's .pth, and its configuration.
+
+    A Hiera config.json beside it is heeded.
+    """
     _is_file(file)
     config = file.parent / CONFIG
-    return _describe(file, config if _is_hiera_config(config) else None)
+    return file, config if _is_hiera_config(config) else None
 
 
 def _is_hiera_config(config: Path) -> bool:
@@ -157,7 +178,7 @@ def _is_hiera_config(config: Path) -> bool:
         return False
 
 
-def _describe(weights: Path, config: Path | None) -> Checkpoint:
+def _describe(name: str, weights: Path, config: Path | None) -> Checkpoint:
     """Architecture and labels, from the configuration where there is one, else from the tensors' shapes."""
     entries = read_config(config) if config is not None else {}
     shapes = read_shapes(weights)
@@ -173,10 +194,15 @@ def _describe(weights: Path, config: Path | None) -> Checkpoint:
     else:
         if config is not None and not str(entries.get("architecture", "")).startswith("hiera"):
             raise CheckpointError(f"{config} is not the configuration of a Hiera")
-        architecture = replace(_published_size(shapes, layout, weights), num_classes=num_classes)
+        architecture = replace(
+            published_size(shapes, translated("pos_embed", layout.names), weights), num_classes=num_classes
+        )
         labels = default_labels(num_classes)
     check_shapes(shapes, layout, architecture, weights)
-    return Checkpoint(str(weights), weights, layout, architecture, labels)
+    return Checkpoint(name, weights, layout, architecture, labels)
+
+
+_CLASSIFIERS = Kind({name: model.repository for name, model in PUBLISHED.items()}, DEMO_FOLDER, _describe)
 
 
 def _num_classes(shapes: Mapping[str, Shape], layout: Layout, file: Path) -> int:
@@ -189,9 +215,12 @@ def _num_classes(shapes: Mapping[str, Shape], layout: Layout, file: Path) -> int
     return shape[0]
 
 
-def _published_size(shapes: Mapping[str, Shape], layout: Layout, file: Path) -> Architecture:
-    """By the tensors alone. The number of heads shows in none of them, so only published sizes are known."""
-    embed_dim = (0, *shapes[translated("pos_embed", layout.names)])[-1]
+def published_size(shapes: Mapping[str, Shape], pos_embed: str, file: Path) -> Architecture:
+    """By the tensors alone. The number of heads shows in none of them, so only published sizes are known.
+
+    shapes: of the encoder's tensors. pos_embed: what its position embedding is called.
+    """
+    embed_dim = (0, *shapes[pos_embed])[-1]
     blocks = sum(name.endswith(".attn.qkv.weight") for name in shapes)
     for model in PUBLISHED.values():
         if (embed_dim, blocks) == (model.architecture.embed_dim, sum(model.architecture.depths)):

@@ -1,1 +1,1 @@
-"""The network: its numbers and blocks, and Hiera in PyTorch."""
+"""The network: its numbers and blocks, Hiera in PyTorch, and the masked autoencoder that it is pretrained as."""

@@ -16,6 +16,12 @@ LAYER_NORM_EPS = 1e-6
 NUM_STAGES = 4
 MASK_UNIT_ATTENTION = (True, True, False, False)  # by stage; False is global attention
 
+# Of the masked autoencoders (section 3.1 of the paper).
+MASK_UNITS = (GRID // MASK_UNIT) ** 2  # of an image: 49
+MAE_QUERY_POOLS = 2  # so that 2 × 2 tokens of each mask unit come out of the encoder
+PAINTED_GRID = GRID >> MAE_QUERY_POOLS  # tokens along each side that come out, and whose patches are predicted: 14
+PAINTED_PATCH = IMAGE_SIZE // PAINTED_GRID  # pixels along each side of such a patch: 16
+
 
 @dataclass(frozen=True)
 class Block:
@@ -73,3 +79,28 @@ class Architecture:
                 dim = self.dim(stage)
                 if pools:
                     tokens, unit_tokens = tokens // POOL, unit_tokens // POOL
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A masked autoencoder's decoder in numbers, and how it was trained. The defaults are those of the published ones.
+
+    dim: channels. depth: blocks. num_heads: attention heads of each. mask_ratio: the share of the mask units that the
+    encoder is not shown.
+    """
+
+    dim: int = 512
+    depth: int = 8
+    num_heads: int = 16
+    mask_ratio: float = 0.6
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, in order: global attention over all that comes out of the encoder, in rows and columns."""
+        tokens = PAINTED_GRID * PAINTED_GRID
+        for _ in range(self.depth):
+            yield Block(self.dim, self.dim, self.num_heads, False, tokens, tokens // MASK_UNITS, False)
+
+
+def visible_units(mask_ratio: float) -> int:
+    """How many mask units of an image the encoder is shown."""
+    return int(MASK_UNITS * (1 - mask_ratio))
