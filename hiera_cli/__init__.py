@@ -5,13 +5,14 @@
     for result in classifier.classify(["cat.jpg", "photos/"], top_k=5):
         print(result.path, result.predictions[0].label)
 
-Importing this package alone imports no torch: `load_classifier` does, when it is called.
+Importing this package alone imports no torch: `load_classifier` and `load_autoencoder` do.
 """
 
 from __future__ import annotations
 
 __version__ = "0.1.0"
 __all__ = [
+    "Autoencoder",
     "CheckpointError",
     "Classified",
     "Classifier",
@@ -30,23 +31,27 @@ __all__ = [
     "TooLargeError",
     "UsageError",
     "__version__",
+    "load_autoencoder",
     "load_classifier",
     "preprocess",
 ]
 
 _WHERE = {  # but for the errors
+    "Autoencoder": "autoencoder",
     "Classified": "tasks.classify",
     "Classifier": "classifier",
     "Embedded": "tasks.embed",
     "Failure": "result",
     "Prediction": "tasks.classify",
     "Result": "result",
+    "load_autoencoder": "autoencoder",
     "load_classifier": "classifier",
     "preprocess": "images.recipe",
 }
 
 TYPE_CHECKING = False  # without importing typing: the first milliseconds of the program are where Ctrl-C is a traceback
 if TYPE_CHECKING:
+    from hiera_cli.autoencoder import Autoencoder, load_autoencoder
     from hiera_cli.classifier import Classifier, load_classifier
     from hiera_cli.errors import (
         CheckpointError,
