@@ -1,0 +1,65 @@
+"""Noise → what is hidden of an image; a prediction → the picture of it. Free of torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hiera_cli.images.recipe import MEAN, STD, Pixels
+from hiera_cli.model.architecture import GRID, IMAGE_SIZE, MASK_UNIT, MASK_UNITS, PAINTED_GRID, PAINTED_PATCH
+
+GREY = 128  # of what the model did not see
+GAP, GAP_COLOUR = 8, 255  # between the three pictures: pixels, white
+VARIANCE_EPS = 1e-6  # as in the loss: of a patch of one colour
+
+Picture = NDArray[np.uint8]  # (224, 224, 3)
+
+
+def noise_for(seed: int, place: int) -> NDArray[np.float32]:
+    """What decides which mask units of an image are hidden: (MASK_UNITS,), from 0 to 1.
+
+    seed: of the run. place: of the image among the inputs, from 0. Both are 0 or more. Of nothing else: the same on any
+    device, in any batch, and whether or not the other inputs can be read.
+    """
+    return np.random.Generator(np.random.PCG64([seed, place])).random(MASK_UNITS, dtype=np.float32)
+
+
+def seen(pixels: Pixels) -> Picture:
+    """Normalised pixels (3, 224, 224) as an image, (224, 224, 3)."""
+    rgb: NDArray[np.float64] = (pixels.transpose(1, 2, 0) * STD + MEAN) * 255
+    return np.rint(rgb).clip(0, 255).astype(np.uint8)
+
+
+def painted(pixels: Pixels, prediction: NDArray[np.float32], visible: NDArray[np.bool_]) -> Pixels:
+    """What the model painted in the places that it did not see, the others as they are: normalised (3, 224, 224).
+
+    pixels: (3, 224, 224). prediction: (196, 768), of each patch less its mean and over its deviation, which only the
+    true patch tells: a picture made so shows the model's forms and textures in the image's own brightness and contrast.
+    visible: (49,).
+    """
+    true = pixels.reshape(3, PAINTED_GRID, PAINTED_PATCH, PAINTED_GRID, PAINTED_PATCH).transpose(1, 3, 0, 2, 4)
+    patches = true.reshape(PAINTED_GRID**2, -1).astype(np.float64)
+    deviation = np.sqrt(patches.var(1, ddof=1, keepdims=True) + VARIANCE_EPS)
+    restored = (prediction * deviation + patches.mean(1, keepdims=True)).reshape(true.shape)
+    whole = restored.transpose(2, 0, 3, 1, 4).reshape(pixels.shape).astype(np.float32)
+    return np.where(_shown(visible), pixels, whole)
+
+
+def picture(pixels: Pixels, prediction: NDArray[np.float32], visible: NDArray[np.bool_]) -> Image.Image:
+    """Three pictures side by side: the crop, what the model saw of it (the rest grey), and what it painted.
+
+    Arguments as those of `painted`. Returns an image in RGB, 3 · 224 pixels and two gaps wide, 224 high.
+    """
+    crop = seen(pixels)
+    masked = np.where(_shown(visible)[..., None], crop, np.uint8(GREY))
+    gap = np.full((IMAGE_SIZE, GAP, 3), GAP_COLOUR, np.uint8)
+    row = [crop, gap, masked, gap, seen(painted(pixels, prediction, visible))]
+    return Image.fromarray(np.concatenate(row, axis=1))
+
+
+def _shown(visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """By mask unit (49,) → by pixel (224, 224)."""
+    units = GRID // MASK_UNIT
+    side = IMAGE_SIZE // units
+    return visible.reshape(units, units).repeat(side, 0).repeat(side, 1)
