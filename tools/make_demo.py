@@ -24,6 +24,7 @@ from hiera_cli.checkpoints.published import CONFIG, DEMO_FOLDER, WEIGHTS
 from hiera_cli.images.recipe import preprocess, rgb
 from hiera_cli.model.architecture import Architecture
 from hiera_cli.model.hiera import Hiera
+from hiera_cli.tasks.linear import fit
 
 ARCHITECTURE = Architecture(embed_dim=8, num_heads=(1, 2, 4, 8), depths=(1, 1, 2, 1))
 TRUE_LABELS = {  # what each sample image shows, as an index of ImageNet's classes
@@ -35,6 +36,7 @@ TRUE_LABELS = {  # what each sample image shows, as an index of ImageNet's class
     "rocket.jpg": 657,  # missile: ImageNet has no other rocket
 }
 VIEWS = 96  # of each image
+WEIGHT_DECAY = 1e-3
 SEED = 2306_00989
 
 
@@ -66,23 +68,6 @@ def views(image: Image.Image, choice: random.Random) -> list[Image.Image]:
     return made
 
 
-def fit(features: Tensor, targets: Tensor, head: nn.Linear) -> None:
-    """Multinomial logistic regression with a little weight decay, to convergence."""
-    head.requires_grad_(True)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=300, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = nn.functional.cross_entropy(head(features), targets) + 1e-3 * head.weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    head.requires_grad_(False)
-
-
 def make(samples: Path) -> Hiera:
     """The demo model, fitted on the images of a folder that `TRUE_LABELS` names."""
     torch.manual_seed(SEED)
@@ -98,8 +83,10 @@ def make(samples: Path) -> Hiera:
         hook.remove()
         features.append(collected[0])
         targets += [index] * len(pixels)
+    weight, bias = fit(torch.cat(features), torch.tensor(targets), ARCHITECTURE.num_classes, WEIGHT_DECAY)
     assert model.head.fc is not None
-    fit(torch.cat(features), torch.tensor(targets), model.head.fc)
+    model.head.fc.weight.copy_(weight)
+    model.head.fc.bias.copy_(bias)
     return model
 
 
