@@ -177,6 +177,7 @@ def test_an_image_has_the_same_prediction_in_whatever_batch_it_is() -> None:
         alone = autoencoder.predict(PIXELS[number : number + 1], NOISE[number : number + 1])
         for one, all_of_them in zip(alone, together, strict=True):
             np.testing.assert_array_equal(one[0], all_of_them[number])
+    assert autoencoder.batch_size == 1  # which makes it so for models of any size, on any processor
 
 
 def test_what_is_hidden_does_not_show_in_the_prediction() -> None:

@@ -39,6 +39,7 @@ def by_pixel(visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
 @pytest.mark.parametrize("crop", [CROP, np.full_like(CROP, 77)], ids=["noise", "one colour"])
 def test_a_perfect_prediction_paints_the_crop(crop: NDArray[np.uint8]) -> None:
     pixels = normalised(crop)
+    np.testing.assert_allclose(painted(pixels, perfect(pixels), VISIBLE), pixels, atol=1e-5)
     shown = np.asarray(picture(pixels, perfect(pixels), VISIBLE))
     assert shown.shape == (224, 3 * 224 + 2 * GAP, 3)
     left, middle, right = shown[:, :224], shown[:, 224 + GAP : 448 + GAP], shown[:, 448 + 2 * GAP :]
