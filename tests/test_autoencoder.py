@@ -52,7 +52,7 @@ def reference_autoencoder(architecture: Architecture, decoder: Decoder) -> Hiera
     )
     with torch.device("meta"):
         model = HieraForPreTraining(config)
-    model = model.to_empty(device="cpu").eval().requires_grad_(False)
+    model = model.to_empty(device="cpu").eval().requires_grad_(False)  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         if "norm" in name and name.endswith("weight"):
             parameter.uniform_(0.8, 1.2)
@@ -62,7 +62,7 @@ def reference_autoencoder(architecture: Architecture, decoder: Decoder) -> Hiera
             parameter.uniform_(-1, 1)
         else:
             parameter.uniform_(-1, 1).mul_((3 / parameter[0].numel()) ** 0.5)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def save_original(model: HieraForPreTraining, file: Path) -> Path:
@@ -100,7 +100,7 @@ def check_parity(reference: HieraForPreTraining, model: Path, images: int = 3) -
         expected = reference(torch.from_numpy(pixels), noise=torch.from_numpy(noise))
     prediction, visible, loss = load_autoencoder(str(model), device="cpu").predict(pixels, noise)
     assert (prediction.shape, visible.shape, loss.shape) == ((images, 196, 768), (images, 49), (images,))
-    assert (prediction.dtype, visible.dtype, loss.dtype) == (np.float32, np.bool_, np.float32)
+    assert (prediction.dtype, visible.dtype, loss.dtype) == (np.float32, np.bool_, np.float32)  # type: ignore[comparison-overlap]
     spread = np.ptp(expected.logits.numpy())
     assert spread > 1
     np.testing.assert_allclose(prediction, expected.logits.numpy(), atol=1e-5 * spread, rtol=0)
@@ -346,7 +346,7 @@ def test_cuda_predicts_what_the_cpu_does() -> None:
     checkpoint = resolve_autoencoder("demo")
     expected = Autoencoder(checkpoint, Placement("cpu", "fp32")).predict(PIXELS, NOISE)
     got = Autoencoder(checkpoint, Placement("cuda:0", "fp32")).predict(PIXELS, NOISE)
-    np.testing.assert_allclose(got[0], expected[0], atol=1e-5 * np.ptp(expected[0]))
+    np.testing.assert_allclose(got[0], expected[0], atol=1e-5 * np.ptp(expected[0]))  # type: ignore[call-overload]
     np.testing.assert_array_equal(got[1], expected[1])
     np.testing.assert_allclose(got[2], expected[2], atol=1e-5)
 

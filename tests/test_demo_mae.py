@@ -20,7 +20,7 @@ from tools import make_demo_mae as make
 def test_it_is_in_the_published_layout_and_small() -> None:
     from transformers import HieraForPreTraining
 
-    reference = HieraForPreTraining.from_pretrained(DEMO_AUTOENCODER_FOLDER, dtype=torch.float32).eval()
+    reference = HieraForPreTraining.from_pretrained(DEMO_AUTOENCODER_FOLDER, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
     pixels, noise = load(str(SAMPLES / "cat.jpg"))[None], noise_for(0, 0)[None]
     with torch.inference_mode():
         expected = reference(torch.from_numpy(pixels), noise=torch.from_numpy(noise))

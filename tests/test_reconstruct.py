@@ -29,7 +29,7 @@ def perfect(pixels: Pixels) -> NDArray[np.float32]:
     """What a model predicts that sees all."""
     patches = patches_of(pixels)
     deviation = np.sqrt(patches.var(1, ddof=1, keepdims=True) + 1e-6)
-    return ((patches - patches.mean(1, keepdims=True)) / deviation).astype(np.float32)
+    return ((patches - patches.mean(1, keepdims=True)) / deviation).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def by_pixel(visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -67,7 +67,7 @@ def test_a_prediction_beyond_white_and_black_is_cut_there() -> None:
 
 def test_what_is_hidden_depends_on_the_seed_and_the_place_alone() -> None:
     noise = noise_for(7, 3)
-    assert (noise.shape, noise.dtype) == ((49,), np.float32)
+    assert (noise.shape, noise.dtype) == ((49,), np.float32)  # type: ignore[comparison-overlap]
     np.testing.assert_array_equal(noise, noise_for(7, 3))
     assert len({noise_for(seed, place).tobytes() for seed in range(20) for place in range(20)}) == 400
     np.testing.assert_allclose(noise_for(0, 0)[:4], NOISE_0_0, atol=1e-6)  # on any machine, in any release
