@@ -42,12 +42,13 @@ Input: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
 class Classifier:
     """A model on a device.
 
-    checkpoint: what was loaded. engine: what runs it. labels: of its classes, by index.
+    checkpoint: what was loaded. engine: what runs it. labels: of its classes, by index. offline: no URL is fetched.
     """
 
-    def __init__(self, checkpoint: checkpoint.Checkpoint, engine: Engine) -> None:
+    def __init__(self, checkpoint: checkpoint.Checkpoint, engine: Engine, *, offline: bool = False) -> None:
         self.checkpoint = checkpoint
         self.engine = engine
+        self.offline = offline
 
     @property
     def name(self) -> str:
@@ -109,7 +110,7 @@ class Classifier:
         decoding = Decoding(max_pixels=max_pixels, full=full_decode)
         arguments = (_argument(item, decoding) for item in _each(inputs))
         found = find.expand(arguments, find.Walk(decode.suffixes), warn=lambda message: None)
-        options = Options(workers, decoding=decoding, model=self.name)
+        options = Options(workers, decoding=decoding, offline=self.offline, model=self.name)
         return iter(Stream(found, lambda: self, task, options))
 
 
@@ -165,7 +166,7 @@ def load_classifier(
     """Load a model, downloading its weights if they are not on this machine.
 
     model: tiny … huge, demo, a Hub repository, a folder or a file. engine, device, precision: as `hiera classify` has.
-    labels: refuse a backbone, which gives features alone.
+    labels: refuse a backbone, which gives features alone. offline: no network, for weights or inputs.
     Raises CheckpointError, DeviceError, UsageError for a batch size that is not a count, TypeError for other models.
     """
     check_count("batch_size", batch_size)
@@ -174,4 +175,4 @@ def load_classifier(
     model = os.fspath(model)
     checkpoint = resolve.resolve(model, labels=labels, offline=offline, progress=progress)
     placement = choose(engine, device, precision, this_machine(engine, device))
-    return Classifier(checkpoint, open_engine(checkpoint, placement, batch_size))
+    return Classifier(checkpoint, open_engine(checkpoint, placement, batch_size), offline=offline)

@@ -14,18 +14,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from image_server import ImageServer, reply
 from PIL import Image
 
 from hiera_cli.checkpoints.labels import Label
-from hiera_cli.classifier import Classifier
+from hiera_cli.classifier import Classifier, load_classifier
 from hiera_cli.engines.engine import Answer
-from hiera_cli.errors import CheckpointError, DeviceError, HieraError, UsageError
+from hiera_cli.errors import CheckpointError, DeviceError, HieraError, ReadError, UsageError
 from hiera_cli.images import decode
 from hiera_cli.images.decode import Decoding
 from hiera_cli.inputs.source import Kind, Source
+from hiera_cli.pipeline import prepare as prepare_module
 from hiera_cli.pipeline import stream as stream_module
 from hiera_cli.pipeline.options import Options
+from hiera_cli.pipeline.prepare import prepare
 from hiera_cli.pipeline.stream import Stream
+from hiera_cli.result import Failure, stamp_of
 from hiera_cli.tasks.classify import Classified, Classify
 
 
@@ -272,7 +276,7 @@ def test_an_image_for_which_there_is_no_memory_is_a_failure_of_its_own(
     assert [outcome(result) for result in run(paths, Brightness())] == ["step 5", "TooLargeError", "step 5"]
 
 
-@pytest.mark.parametrize(("module", "name"), [(decode, "load"), (stream_module, "stamp_of")])
+@pytest.mark.parametrize(("module", "name"), [(decode, "load"), (prepare_module, "stamp_of")])
 def test_what_is_known_is_yielded_before_an_error_that_nobody_foresaw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str
 ) -> None:
@@ -293,7 +297,7 @@ def test_what_is_known_is_yielded_before_an_error_that_nobody_foresaw(
     engine.answered = threading.Event()
     image = decode.load(grey(tmp_path, "a.png", 1))
     monkeypatch.setattr(decode, "load", lambda path, *settings: image)
-    monkeypatch.setattr(stream_module, "stamp_of", lambda path: None)
+    monkeypatch.setattr(prepare_module, "stamp_of", lambda path: None)
     monkeypatch.setattr(module, name, lambda path, *settings: broken(path) or image)
     seen = []
     with pytest.raises(RuntimeError, match="nobody foresaw this"):
@@ -497,7 +501,43 @@ def test_an_answer_that_is_no_number_is_an_error_of_that_image_alone(tmp_path: P
 def test_offline_fetches_no_url() -> None:
     (result,) = run([Source("http://127.0.0.1:9/cat.jpg", Kind.URL)], offline=True)
     assert result.error is not None
-    assert result.error.message == "it was not fetched: this run is offline"
+    assert result.error.message == "URLs are not fetched offline"
+
+
+@pytest.mark.usefixtures("demo_on_the_cpu")
+def test_a_classifier_that_is_offline_fetches_no_url() -> None:
+    server = ImageServer()
+    url = server.at(reply(body=b"not asked for"))
+    classifier = load_classifier("demo", offline=True)
+    (result,) = classifier.classify([url])
+    assert (result.path, result.error) == (url, Failure("FetchError", "URLs are not fetched offline", "offline"))
+    assert server.requests == []
+    (result,) = load_classifier("demo").classify([url])
+    assert (result.error and result.error.type, len(server.requests)) == ("DecodeError", 1)
+    server.close()
+
+
+def test_a_source_becomes_pixels_or_a_failure_without_a_stream(tmp_path: Path) -> None:
+    path = grey(tmp_path, "a.png", 4)
+    data = Path(path).read_bytes()
+    prepared = prepare(Source(path))
+    assert isinstance(prepared.outcome, np.ndarray)
+    assert (prepared.stamp, prepared.remarks) == (stamp_of(path), ())
+    url = Source("http://example.com/a.png", Kind.URL)
+    for same in (prepare(url, data), prepare(Source("", Kind.MEMORY, image=Image.open(path)))):
+        np.testing.assert_array_equal(same.outcome, prepared.outcome)
+        assert same.stamp is None
+    for source, decoding, failure in (
+        (url, None, Failure("FetchError", "URLs are not fetched offline", "offline")),
+        (Source("b.png"), None, Failure("NotFoundError", "no such file")),
+        (Source("c", error=ReadError("listed in vain")), None, Failure("ReadError", "listed in vain")),
+        (
+            Source(path),
+            Decoding(max_pixels=1),
+            Failure("TooLargeError", "its 64 pixels are over the limit of 1", "max_pixels"),
+        ),
+    ):
+        assert prepare(source, decoding=decoding).outcome == failure
 
 
 @pytest.fixture

@@ -377,9 +377,9 @@ def test_what_was_named_as_an_image_by_mistake_is_told_with_what_to_do(
     monkeypatch.chdir(tmp_path)
     shutil.copy(CAT, "cat.jpg")
     for name, content, said in (
-        ("my list", b"cat.jpg\r\ndog.jpg\r\n", "{seems}: --files-from 'my list' reads it"),
-        ("urls", b"https://example.com/cat.jpg\n", "{seems}: --files-from urls reads it"),
-        ("list0", b"cat.jpg\0dog.jpg\0", "{seems}: --files0-from list0 reads it"),
+        ("my list", b"cat.jpg\r\ndog.jpg\r\n", "{seems} (--files-from 'my list' reads it)"),
+        ("urls", b"https://example.com/cat.jpg\n", "{seems} (--files-from urls reads it)"),
+        ("list0", b"cat.jpg\0dog.jpg\0", "{seems} (--files0-from list0 reads it)"),
         ("gone", b"mouse.jpg\n", "not an image of a format that is read here"),
         ("notes.txt", b"cat.jpg is a cat\n", "not an image of a format that is read here"),
         ("a.zip", b"PK\x03\x04\x14\0", "it is a ZIP archive, not an image; unpack it first"),
@@ -405,7 +405,7 @@ def test_a_pipe_into_the_program_that_nothing_asks_for_is_told_of(bash: Bash) ->
     )
     assert "For example: hiera classify cat.jpg photos/" in bash("hiera classify < /dev/null").stderr
     done = bash(f"ls {SAMPLES}/*.jpg | hiera classify -")
-    assert done.stderr == "hiera: -: it seems to be a list of paths, not an image: --files-from - reads it\n"
+    assert done.stderr == "hiera: -: it seems to be a list of paths, not an image (--files-from - reads it)\n"
 
 
 def test_an_existing_output_is_not_overwritten_unasked(call: Call, tmp_path: Path) -> None:

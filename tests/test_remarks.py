@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import struct
+import sys
 import warnings
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SAMPLES, Call, Hiera
-from PIL import Image
+from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from test_classifier import Brightness, stand_in
 
-from hiera_cli.images import decode
+from hiera_cli.classifier import load_classifier
+from hiera_cli.errors import DecodeError
+from hiera_cli.images import decode, libtiff, pillow
 from hiera_cli.images.remarks import LENGTH, MOST, collected, remark
 from hiera_cli.inputs.source import Source
 from hiera_cli.pipeline.options import Options
@@ -113,9 +119,102 @@ def test_warnings_go_where_they_went_but_for_those_of_decoders(recwarn: pytest.W
         warnings.warn("of this program", DeprecationWarning, stacklevel=1)
     warnings.warn("of this program too", UserWarning, stacklevel=1)
     decode.decode_bytes(ODD["exif.jpg"][0])
-    Image.open(io.BytesIO(ODD["exif.jpg"][0]))  # nor, once it is used here, those that nobody collects
     assert [str(warning.message) for warning in recwarn] == ["of this program", "of this program too"]
     assert remarks == []
+
+
+def process_wide() -> list[object]:
+    """What a process has once, and a program may have set."""
+    loggers = [logging.getLogger(name) for name in ("", "PIL", "PIL.TiffImagePlugin")]
+    return [
+        *(warnings.warn, warnings.showwarning, list(warnings.filters), Image.MAX_IMAGE_PIXELS),
+        *((list(logger.handlers), logger.level, list(logger.filters)) for logger in loggers),
+        *((module.warnings, module.Image._decompression_bomb_check) for module in (PngImagePlugin, TiffImagePlugin)),
+    ]
+
+
+def test_decoding_leaves_nothing_behind_in_the_process(odd_files: list[str]) -> None:
+    before = process_wide()
+    stream = Stream(map(Source, odd_files * 20), lambda: stand_in(Brightness()), Options(workers=8))
+    assert [result.error for result in stream] == [None] * 120
+    with pytest.raises(DecodeError):
+        decode.decode_bytes(CAT[:1000])
+    assert process_wide() == before
+
+
+def test_while_one_thread_decodes_pillow_warns_another_as_ever(recwarn: pytest.WarningsRecorder) -> None:
+    warnings.simplefilter("always")
+    with collected() as remarks:
+        shown = warnings.filters[:], warnings.showwarning
+        with ThreadPoolExecutor(1) as other:  # in a context of its own
+            other.submit(Image.open, io.BytesIO(ODD["animated.png"][0])).result()
+            assert other.submit(lambda: PngImagePlugin.warnings.catch_warnings).result() is warnings.catch_warnings
+        Image.open(io.BytesIO(ODD["far.tif"][0]))
+        assert (warnings.filters[:], warnings.showwarning) == shown
+    Image.open(io.BytesIO(ODD["animated.png"][0]))
+    assert [(str(warning.message), Path(warning.filename).name) for warning in recwarn] == [
+        ("Invalid APNG, will use default PNG image if possible", "PngImagePlugin.py")
+    ] * 2
+    assert remarks == ["Tag data larger than file. Skipping tag 305"]
+
+
+def test_while_one_thread_decodes_pillow_logs_for_another_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    data = tiff_with(samples=99)
+    message = "More samples per pixel than can be decoded: 99"
+    with collected() as remarks:
+        with pytest.raises(UnidentifiedImageError):
+            Image.open(io.BytesIO(data))
+        assert (remarks, caplog.messages) == ([message], [])
+        with ThreadPoolExecutor(1) as other, pytest.raises(UnidentifiedImageError):
+            other.submit(Image.open, io.BytesIO(data)).result()
+    assert (remarks, caplog.messages) == ([message], [message])
+
+
+def test_pillows_limit_holds_for_other_threads_while_one_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pillow.limited(1_000_000), ThreadPoolExecutor(1) as other:
+        assert Image.open(io.BytesIO(ODD["exif.png"][0])).size == (300, 300)
+        with pytest.raises(Image.DecompressionBombError):
+            other.submit(Image.open, io.BytesIO(ODD["exif.png"][0])).result()
+
+
+@pytest.mark.usefixtures("demo_on_the_cpu")
+def test_with_warnings_as_errors_images_are_labelled_on_any_number_of_threads(odd_files: list[str]) -> None:
+    classifier = load_classifier("demo")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with ThreadPoolExecutor(4) as threads:
+            runs = [threads.submit(lambda: list(classifier.classify(odd_files, workers=2))) for _ in range(8)]
+    for run in runs:
+        assert [(result.error, list(result.remarks)) for result in run.result()] == [
+            (None, remarks) for _, remarks in ODD.values()
+        ]
+
+
+def test_every_module_of_pillow_that_warns_of_a_file_is_listened_to() -> None:
+    Image.init()
+    plugins = {Image.OPEN[name][0].__module__ for name in decode.FORMATS}
+    speaking = {name for name in plugins if hasattr(sys.modules[name], "warnings")}
+    assert {"PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.IcoImagePlugin"} <= speaking
+    assert speaking <= {module.__name__ for module in pillow.speaking_modules()}
+
+
+def test_libtiff_gets_its_handlers_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = {"error": 11, "warning": 22}
+
+    def setter(name: str) -> Callable[[int | None], int | None]:
+        def set_handler(new: int | None) -> int | None:
+            old, handlers[name] = handlers[name], new
+            return old
+
+        return set_handler
+
+    monkeypatch.setattr(libtiff, "_setters", lambda: (setter("error"), setter("warning")))
+    with libtiff.silenced():
+        with libtiff.silenced():
+            assert handlers == {"error": None, "warning": None}
+        assert handlers == {"error": None, "warning": None}
+    assert handlers == {"error": 11, "warning": 22}
 
 
 def test_a_file_has_a_few_short_remarks_at_most() -> None:

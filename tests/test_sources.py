@@ -20,6 +20,8 @@ from PIL import Image
 from test_fuzz import FORMATS
 
 import hiera_cli.inputs.find
+from hiera_cli.commands import remedies
+from hiera_cli.commands.skipped_lines import skipped_lines
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
 from hiera_cli.inputs.find import Walk, count, expand
 from hiera_cli.inputs.lists import read_list
@@ -396,7 +398,7 @@ def test_what_a_walk_passes_over_is_counted_and_named(tree: Callable[..., None])
     os.symlink("a.jpg", "photos/link.jpg")
     os.symlink("../more", "photos/more")
     found = Found("photos", "more", walk=walk())
-    assert found.skipped.lines() == [
+    assert skipped_lines(found.skipped) == [
         "skipped 5 files that are not known as images (3 .nef, 1 without suffix, 1 .txt), 2 links (--follow), "
         "1 hidden (--hidden)",
         "RAW photos are not read; convert them first, or take the previews in them: `exiftool -b -PreviewImage`",
@@ -414,15 +416,15 @@ def test_what_a_walk_passes_over_is_counted_and_named(tree: Callable[..., None])
 
 
 def test_the_most_frequent_suffixes_are_told_and_the_others_together() -> None:
-    assert Skipped().lines() == []
-    assert Skipped(hidden=1234).lines() == ["skipped 1,234 hidden (--hidden)"]
+    assert skipped_lines(Skipped()) == []
+    assert skipped_lines(Skipped(hidden=1234)) == ["skipped 1,234 hidden (--hidden)"]
     skipped = Skipped(links=1)
     skipped.add(".md")
-    assert skipped.lines() == ["skipped 1 file that is not known as an image (1 .md), 1 link (--follow)"]
+    assert skipped_lines(skipped) == ["skipped 1 file that is not known as an image (1 .md), 1 link (--follow)"]
     for number in range(5000):
         skipped.add(f".{number}")
     skipped.add(".7")
-    (line,) = skipped.lines()
+    (line,) = skipped_lines(skipped)
     assert line == (
         "skipped 5,002 files that are not known as images (2 .7, 1 .0, 1 .1, 1 .10, 1 .100, 4,996 other), "
         "1 link (--follow)"
@@ -726,7 +728,7 @@ def test_a_list_that_can_not_be_read_is_a_usage_error_that_names_it(tree: Callab
     tree("photos/a.jpg")
     with pytest.raises(UsageError) as caught:
         list(read_list(name, b"\n"))
-    assert (str(caught.value), caught.value.hint) == {
+    assert (str(caught.value), remedies.hint(caught.value)) == {
         "missing": ("cannot read the list missing: No such file or directory", ""),
         "photos": ("photos is a folder, not a list of paths", "Name it as an input: `hiera classify photos`."),
     }[name]
@@ -755,7 +757,7 @@ def test_a_list_that_can_not_be_read_is_a_usage_error_that_names_it(tree: Callab
         (b"a.jpg".ljust(257, b"\0") + b"ustar\0", b"\0", "list is not a list of paths: it is a tar archive\n"),
         (b"%PDF-1.7\n", b"\n", "list is not a list of paths: it is a PDF\n"),
         (b"\x01\x02\0\0", b"\n", "list is not a list of paths: it holds binary data\n"),
-        (b"a" * (2 << 20), b"\n", "list is not a list of paths: a mebibyte of it names none\n"),
+        (b"a" * (2 << 20), b"\n", "list is not a list of paths: there is no path in a mebibyte of it\n"),
     ],
     ids=["NULs", "lines", "UTF-16", "ZIP", "tar", "PDF", "binary", "one endless line"],
 )
@@ -768,7 +770,7 @@ def test_what_is_no_list_of_this_kind_is_a_usage_error_and_names_nothing(
     with pytest.raises(UsageError) as caught:
         for path in read_list("list", separator):
             paths.append(path)
-    assert (f"{caught.value}\n{caught.value.hint}", paths) == (said, [])
+    assert (f"{caught.value}\n{remedies.hint(caught.value)}", paths) == (said, [])
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -778,7 +780,7 @@ def test_an_image_as_a_list_is_said_to_be_one(tmp_path: Path, format: str, separ
     with pytest.raises(UsageError) as caught:
         list(read_list(f"{tmp_path}/a b", separator))
     assert str(caught.value) == f"{tmp_path}/a b is an image, not a list of paths"
-    assert caught.value.hint == f"Name it as an input: `hiera classify '{tmp_path}/a b'`."
+    assert remedies.hint(caught.value) == f"Name it as an input: `hiera classify '{tmp_path}/a b'`."
 
 
 def test_a_list_of_lines_without_a_last_line_end_is_told_from_one_name_with_a_line_end_in_it(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from hiera_cli.errors import HieraError
 
 _WEIGHTS = """\
@@ -13,6 +15,9 @@ _ANOTHER_OUTPUT = "Name another --output, or --overwrite to begin anew."
 
 # By the name that an error gives, with {what} the error tells about itself.
 REMEDIES: dict[str, str] = {
+    "as_an_input": "Name it as an input: `hiera classify {name}`.",
+    "files_from": "Did you mean --files-from {name}? It reads a list of one path a line.",
+    "files0_from": "Did you mean --files0-from {name}? It reads a list as `find -print0` writes it.",
     "another output": _ANOTHER_OUTPUT,
     "begin anew": "--overwrite begins anew.",
     "keep the records before": (
@@ -34,12 +39,15 @@ REMEDIES: dict[str, str] = {
     "reconstruct": "`hiera reconstruct` shows what it paints in the places that are hidden from it.",
 }
 
-# Of an input that failed: behind the message, in brackets.
+# Of an input that failed: behind the message, in brackets. {path}: the input's.
 INPUT_REMEDIES: dict[str, str] = {
-    "max pixels": "--max-pixels raises it",
-    "max mib": "--max-mib raises it",
+    "files_from": "--files-from {path} reads it",
+    "files0_from": "--files0-from {path} reads it",
+    "max_mib": "--max-mib raises it",
+    "max_pixels": "--max-pixels raises it",
     "offline": "leave out --offline",
-    "wider range": "--precision fp32 has a wider range",
+    "url_timeout": "--url-timeout raises it",
+    "wider_range": "--precision fp32 has a wider range",
 }
 
 
@@ -49,6 +57,6 @@ def hint(error: HieraError) -> str:
     return "\n".join(filter(None, (error.hint, words)))
 
 
-def of_input(message: str, remedy: str) -> str:
-    """Why an input failed, and what to do about it."""
-    return f"{message} ({INPUT_REMEDIES[remedy]})" if remedy else message
+def of_input(message: str, remedy: str, path: str = "") -> str:
+    """Why an input failed, and what to do about it. path: the input's."""
+    return f"{message} ({INPUT_REMEDIES[remedy].format(path=shlex.quote(path))})" if remedy else message

@@ -107,7 +107,7 @@ class Report:
         else:
             self.failed += 1
             path = result.path if result.path.strip() else repr(result.path)
-            self._tell_of_failure(f"{path}: {of_input(result.error.message, result.error.remedy)}")
+            self._tell_of_failure(f"{path}: {of_input(result.error.message, result.error.remedy, result.path)}")
         self._latest = self._clock()
         if self._rated is None:
             self._rated = self._latest, self.done

@@ -20,6 +20,7 @@ from hiera_cli.commands.interrupts import Interrupts
 from hiera_cli.commands.output import Output
 from hiera_cli.commands.report import LINE_EVERY, ExitStatus, Report
 from hiera_cli.commands.request import Request
+from hiera_cli.commands.skipped_lines import skipped_lines
 from hiera_cli.engines.machine import this_machine
 from hiera_cli.engines.placement import choose
 from hiera_cli.errors import CheckpointError, HieraError, OutputError
@@ -150,7 +151,7 @@ class Run:
         return report.status
 
     def _tell_skipped(self) -> None:
-        for line in self._skipped.lines():
+        for line in skipped_lines(self._skipped):
             self._report.say(line)
         for glob in self._request.inputs.exclude:
             if glob not in self._skipped.globs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -67,7 +66,7 @@ def _strips(stream: io.BufferedReader, signature: bytes) -> int:
     order = TIFF_SIGNATURES[signature[:4]]
     wide = 43 in signature[2:4]
     offset = stream.read(8) if wide else signature[4:]
-    stream.seek(min(int.from_bytes(offset, order), sys.maxsize))
+    stream.seek(min(int.from_bytes(offset, order), stream.seek(0, os.SEEK_END)))
     entries = int.from_bytes(stream.read(8 if wide else 2), order)
     most = 0
     for _ in range(min(entries, 65_535)):
@@ -97,4 +96,6 @@ def check_extent(image: Image.Image, stream: io.BufferedReader) -> None:
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
-    return () if value is None else value if isinstance(value, tuple) else (value,)
+    """The whole numbers in a TIFF's tag, which may hold anything at all."""
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(number for number in values if isinstance(number, int))

@@ -8,15 +8,15 @@ import re
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from PIL import Image, UnidentifiedImageError
 
 from hiera_cli.errors import DecodeError, InputError, NotFoundError, ReadError, TooLargeError
-from hiera_cli.images import jpeg
+from hiera_cli.images import jpeg, pillow
 from hiera_cli.images.bounds import Metered, check_extent, check_pieces, check_thumbnail
-from hiera_cli.images.recipe import RESIZE, Pixels, crop, flat, normalised, orientation, preprocess, turned
+from hiera_cli.images.recipe import RESIZE, Pixels, crop, flat, normalised, orientation, turned
 from hiera_cli.images.remarks import collected
 from hiera_cli.images.room import Room
 from hiera_cli.inputs import signatures
@@ -73,15 +73,23 @@ def load(path: str, decoding: Decoding | None = None) -> Pixels:
     Raises InputError: nothing there, not a regular file, unreadable, no image, over a limit, truncated.
     """
     decoding = decoding or Decoding()
+    with _opened_file(path, decoding) as stream:
+        _check_file(os.fstat(stream.fileno()), decoding)  # it may be another one by now
+        return decode(stream, decoding)
+
+
+def _opened_file(path: str, decoding: Decoding) -> io.FileIO:
     try:
         _check_file(os.stat(path), decoding)  # before it is opened: that alone may set a device in motion
-        with open(path, "rb", buffering=0, opener=_open_at_once) as stream:
-            _check_file(os.fstat(stream.fileno()), decoding)  # it may be another one by now
-            return decode(stream, decoding)
+        return open(path, "rb", buffering=0, opener=_open_at_once)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError("no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise ReadError(f"cannot read the file: {getattr(error, 'strerror', None) or error}") from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> ReadError:
+    return ReadError(f"cannot read the file: {getattr(error, 'strerror', None) or error}")
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -98,7 +106,7 @@ def _check_file(status: os.stat_result, decoding: Decoding) -> None:
 
 def _check_bytes(size: int, limit: int) -> None:
     if size > limit:
-        raise TooLargeError(f"its {size:,} bytes are over the limit of {limit:,} (--max-pixels raises it)")
+        raise TooLargeError(f"its {size:,} bytes are over the limit of {limit:,}", remedy="max_pixels")
 
 
 def _kind_name(mode: int) -> str:
@@ -118,33 +126,48 @@ def _kind_name(mode: int) -> str:
 def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) -> Pixels:
     """Decode and preprocess one image, and close its stream. Returns float32 (3, 224, 224). Raises InputError."""
     decoding = decoding or Decoding()
-    start = stream.read(signatures.START) or b""
     data = None
-    if start.startswith(jpeg.SIGNATURE):
-        _check_bytes(stream.seek(0, os.SEEK_END), decoding.max_jpeg_bytes)
+    try:
+        start = stream.read(signatures.START) or b""
+        if start.startswith(jpeg.SIGNATURE):
+            _check_bytes(stream.seek(0, os.SEEK_END), decoding.max_jpeg_bytes)
+            stream.seek(0)
+            data = stream.read()
         stream.seek(0)
-        data = stream.read()
-    stream.seek(0)
-    with Metered(stream if data is None else io.BytesIO(data)) as file:
+    except OSError as error:
+        raise _unreadable(error) from error
+    with Metered(stream if data is None else io.BytesIO(data)) as file, _limit_for_pillow(decoding):
+        check_pieces(file)
+        image = _opened(file, start, data, decoding)
+        pixels = image.width * image.height
         with _faults_of_the_file(start, decoding):
-            if data is not None:
-                jpeg.check_scans(data)
-            image = _open(file, start, decoding)
-            pixels = image.width * image.height
             if not decoding.full:
                 _draft(image)
         with decoding.room.hold(_need(image, pixels) + len(data or b"")):
-            with _faults_of_the_file(start, decoding):
-                image = flat(_upright(image, data))
-            try:
-                return normalised(crop(image))
-            except MemoryError as error:
-                raise _no_memory() from error
+            return _by_the_recipe(_loaded(image, data, start, decoding), orientation(image))
+
+
+@collected()
+def decode_image(image: Image.Image, decoding: Decoding | None = None) -> Pixels:
+    """`decode` for an image in memory, of which nothing is known. Raises InputError."""
+    decoding = decoding or Decoding()
+    with _limit_for_pillow(decoding):
+        read(image, decoding)
+        return _by_the_recipe(image, orientation(image))
+
+
+def _limit_for_pillow(decoding: Decoding) -> AbstractContextManager[None]:
+    """For the parts of a file that Pillow alone sees the size of, and for what the recipe makes of small images."""
+    return pillow.limited(max(MAX_PIXELS, decoding.max_pixels))
 
 
 @contextmanager
 def _faults_of_the_file(start: bytes, decoding: Decoding) -> Iterator[None]:
-    """What decoding raises, as InputError. start: the first bytes of the file."""
+    """The boundary between a file's faults and ours: what a decoder raises becomes an InputError.
+
+    Only Pillow's and libjpeg's work on the file stands within such a block. What the checks before it and the recipe
+    after it raise, other than InputErrors of their own, is a fault of this program. start: the file's first bytes.
+    """
     try:
         yield
     except InputError:
@@ -160,25 +183,44 @@ def _faults_of_the_file(start: bytes, decoding: Decoding) -> Iterator[None]:
         raise DecodeError(f"damaged or truncated image: {_reason(error)}") from error
 
 
-def _upright(image: Image.Image, data: bytes | None) -> Image.Image:
-    """The pixels of an image of which the header is read, with its EXIF orientation applied. data: a JPEG's bytes."""
-    pixels = jpeg.pixels(data, image.mode, image.size) if data is not None else None
-    if pixels is None:
-        image.load()
-        pixels = image
-    return turned(pixels, orientation(image))
+def _loaded(image: Image.Image, data: bytes | None, start: bytes, decoding: Decoding) -> Image.Image:
+    """The pixels of an image of which the header is read, as they are stored. data: a JPEG's bytes."""
+    with _in_silence(image), _faults_of_the_file(start, decoding):
+        pixels = jpeg.pixels(data, image.mode, image.size) if data is not None else None
+        if pixels is None:
+            image.load()
+            pixels = image
+        return pixels
+
+
+def _in_silence(image: Image.Image) -> AbstractContextManager[None]:
+    """While an image of this kind is decoded: libraries that would write to stderr do not."""
+    if image.format != "TIFF":
+        return nullcontext()
+    from hiera_cli.images import libtiff  # which most runs have no use for
+
+    return libtiff.silenced()
+
+
+def _by_the_recipe(image: Image.Image, how: Image.Transpose | None) -> Pixels:
+    """The array of an image that is loaded. how: what turns it upright."""
+    try:
+        return normalised(crop(flat(turned(image, how))))
+    except MemoryError as error:
+        raise _no_memory() from error
 
 
 def _check_pixels(image: Image.Image, decoding: Decoding) -> None:
     pixels = image.width * image.height
+    if not pixels:
+        raise DecodeError("damaged or truncated image: it has no pixels")
     if pixels > decoding.max_pixels:
         raise _too_large(pixels, decoding)
 
 
 def _too_large(pixels: int, decoding: Decoding) -> TooLargeError:
-    return TooLargeError(
-        f"its {pixels:,} pixels are over the limit of {decoding.max_pixels:,} (--max-pixels raises it)"
-    )
+    message = f"its {pixels:,} pixels are over the limit of {decoding.max_pixels:,}"
+    return TooLargeError(message, remedy="max_pixels")
 
 
 def _no_memory() -> TooLargeError:
@@ -190,9 +232,8 @@ def _reason(error: Exception) -> str:
     return text[:200] if text and not isinstance(error, (KeyError, struct.error)) else type(error).__name__
 
 
-def _open(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.Image:
-    """Read the header of an image, and check what it says of size and extent."""
-    _settle_pillow(decoding)
+def _opened(file: io.BufferedReader, start: bytes, data: bytes | None, decoding: Decoding) -> Image.Image:
+    """An image of which the header is read, and what it says of size and extent checked. data: a JPEG's bytes."""
     formats: tuple[str, ...] = FORMATS
     if _is_heic(start):
         try:
@@ -201,28 +242,21 @@ def _open(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.
             raise DecodeError("HEIC needs a decoder: pip install 'hiera-cli[heic]'") from error
         pillow_heif.register_heif_opener()
         formats = ("HEIF", *FORMATS)
-    check_pieces(stream)
-    image = _shown_by_icon(stream, start, decoding) or Image.open(stream, formats=formats)
+    with _faults_of_the_file(start, decoding):
+        if data is not None:
+            jpeg.check_scans(data)
+        image = _shown_by_icon(file, start, decoding) or Image.open(file, formats=formats)
     _check_pixels(image, decoding)
     if image.format == "TIFF":
-        from hiera_cli.images import libtiff  # which most runs have no use for
-
-        libtiff.silence()
         check_thumbnail(image)
-        check_extent(image, stream)
+        check_extent(image, file)
     return image
-
-
-def _settle_pillow(decoding: Decoding) -> None:
-    """Set what Pillow has once for a whole process: its own limit, which is never to be under ours."""
-    if Image.MAX_IMAGE_PIXELS is not None and decoding.max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = -(-decoding.max_pixels // 2)  # it refuses twice as many
 
 
 def _shown_by_icon(stream: io.BufferedReader, start: bytes, decoding: Decoding) -> Image.Image | None:
     """The PNG or JPEG 2000 file that an icon shows, to be read like any other: the icon may tell another size.
 
-    None: the icon holds a bitmap, or is none. Raises TooLargeError: a bitmap over the limit.
+    None: the icon holds a bitmap, or it is not an icon. Raises TooLargeError: a bitmap over the limit.
     """
     try:
         if start.startswith(b"\0\0\1\0"):
@@ -277,20 +311,13 @@ def _need(image: Image.Image, pixels: int) -> int:
     return image.width * image.height * (stored + beside + decoder) + pixels * coefficients
 
 
+@collected()
 def read(image: Image.Image, decoding: Decoding | None = None) -> None:
     """Have an image that Pillow has opened in memory. Raises InputError: damaged, truncated, over the limit."""
     decoding = decoding or Decoding()
-    with _faults_of_the_file(b"", decoding):
-        if not image.width * image.height:
-            raise DecodeError("the image has no pixels")
-        _check_pixels(image, decoding)
-        image.load()
-
-
-def prepare(image: Image.Image, decoding: Decoding | None = None) -> Pixels:
-    """`preprocess` for an image of which nothing is known: whatever is wrong with it is an InputError."""
-    with _faults_of_the_file(b"", decoding or Decoding()):
-        return preprocess(image)
+    _check_pixels(image, decoding)
+    with _limit_for_pillow(decoding):
+        _loaded(image, None, b"", decoding)
 
 
 def decode_bytes(data: bytes, decoding: Decoding | None = None) -> Pixels:

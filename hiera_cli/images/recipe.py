@@ -68,7 +68,7 @@ def from_array(array: NDArray[np.uint8], max_pixels: int) -> Image.Image:
         raise TypeError(f"an array as an input is uint8, (height, width, 3), not {array.dtype}, {shape}")
     if shape[0] * shape[1] > max_pixels:  # before it is copied: a view may be larger than all memory
         raise TooLargeError(
-            f"its {shape[0] * shape[1]:,} pixels are over the limit of {max_pixels:,}", remedy="max pixels"
+            f"its {shape[0] * shape[1]:,} pixels are over the limit of {max_pixels:,}", remedy="max_pixels"
         )
     return Image.fromarray(np.ascontiguousarray(array))
 
@@ -127,9 +127,19 @@ def _converted(image: Image.Image, mode: str, samples: tuple[float, float] | Non
     elif image.mode == "La":  # Pillow takes it to RGBA by way of LA alone
         image = image.convert("LA")
     if transparent:
-        image = image.convert("RGBA")
+        image = _in_mode(image, "RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+    return _in_mode(image, mode)
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert by the file's own palette and its transparent colour, which may be wrong: DecodeError then."""
+    try:
+        return image.convert(mode)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DecodeError(f"its colours ({image.mode}) can't be converted: {error}"[:200]) from error
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:

@@ -67,7 +67,7 @@ class Fetcher:
             if error is None:
                 done(future.result())
             else:
-                done(error if isinstance(error, InputError) else FetchError(_said(error)))
+                done(error if isinstance(error, InputError) else FetchError(_reason(error)))
 
         with self._closing:
             if not self._closed:
@@ -102,9 +102,8 @@ class Fetcher:
             try:
                 return await asyncio.wait_for(self._with_retries(url), self._limits.total)
             except asyncio.TimeoutError:
-                raise FetchError(
-                    f"no complete answer within {self._limits.total:g} s (--url-timeout raises it)"
-                ) from None
+                message = f"no complete answer within {self._limits.total:g} s"
+                raise FetchError(message, remedy="url_timeout") from None
 
     async def _with_retries(self, url: str) -> bytes:
         deadline = self._loop.time() + self._limits.total
@@ -118,10 +117,10 @@ class Fetcher:
                     if response.status_code not in RETRY_STATUSES or last or too_late:
                         return await self._body(response)
             except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
-                raise FetchError(_said(error)) from error
+                raise FetchError(_reason(error)) from error
             except httpx2.TransportError as error:
                 if last or isinstance(error, httpx2.ConnectTimeout):
-                    raise FetchError(_said(error)) from error
+                    raise FetchError(_reason(error)) from error
             await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
@@ -139,7 +138,7 @@ class Fetcher:
             try:
                 if response.next_request is None:
                     if response.has_redirect_location:
-                        raise FetchError("the server redirects to something that is no URL")
+                        raise FetchError("the server redirects to something that is not a URL")
                     yield response
                     return
                 request = response.next_request
@@ -156,7 +155,7 @@ class Fetcher:
                 body += piece
                 if len(body) > self._limits.bytes:
                     limit = f"{self._limits.bytes / (1 << 20):g} MiB"
-                    raise TooLargeError(f"the body is over {limit} (--max-mib raises it)")
+                    raise TooLargeError(f"the body is over {limit}", remedy="max_mib")
                 await asyncio.sleep(0)  # the other URLs' turn, and the clock's
         return bytes(body)
 
@@ -211,7 +210,7 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_WORDS else f"{text[:MAX_WORDS]}…"
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     while nested := getattr(error, "exceptions", ()):  # an exception group of the transport's
         error = nested[0]
     text = _short(" ".join(str(error).split()))

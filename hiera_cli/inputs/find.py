@@ -184,7 +184,7 @@ def _taken(
 
 
 class _Excludes:
-    """What --exclude leaves out below a folder. False if there are no globs.
+    """What globs leave out below a folder. False if there are none.
 
     A glob without a slash is held against names. One with a slash against the path below the folder, and against that
     with the folder before it, as it is printed, unless the folder itself, which was named outright, would be left out.

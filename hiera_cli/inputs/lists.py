@@ -20,13 +20,14 @@ MAX_PATH_BYTES = 1 << 20
 def read_list(name: str, separator: bytes) -> Iterator[str]:
     """The paths in a list, as they come: one a line (newline) or NUL between. name: a file, or - for stdin.
 
-    Raises UsageError if the list can't be read, or is none.
+    Raises UsageError if it can't be read, or is not a list.
     """
     try:
         with open_descriptor(0) if name == STDIN else open(name, "rb", buffering=0) as stream:
             yield from _split(stream, separator, name)
     except IsADirectoryError as error:
-        raise UsageError(f"{name} is a folder, not a list of paths", _as_an_input(name)) from error
+        message = f"{name} is a folder, not a list of paths"
+        raise UsageError(message, remedy="as_an_input", name=shlex.quote(name)) from error
     except OSError as error:
         raise UsageError(f"cannot read the list {name}: {error.strerror or error}") from error
 
@@ -47,18 +48,15 @@ def _split(stream: RawIOBase, separator: bytes, name: str) -> Iterator[str]:
             yield path
             idle = 0
         if idle > MAX_PATH_BYTES:
-            raise UsageError(f"{name} is not a list of paths: a mebibyte of it names none")
+            raise UsageError(f"{name} is not a list of paths: there is no path in a mebibyte of it")
     if separator == b"\0" and not separated and b"\n" in rest and not os.path.exists(rest):
-        raise UsageError(
-            f"there is no NUL in the list {name}",
-            f"Did you mean --files-from {shlex.quote(name)}? It reads a list of one path a line.",
-        )
+        raise UsageError(f"there is no NUL in the list {name}", remedy="files_from", name=shlex.quote(name))
     yield from _paths([rest], separator)
 
 
 def _check_start(start: bytes, separator: bytes, name: str) -> None:
     if signatures.is_picture(start):
-        raise UsageError(f"{name} is an image, not a list of paths", _as_an_input(name))
+        raise UsageError(f"{name} is an image, not a list of paths", remedy="as_an_input", name=shlex.quote(name))
     if known := signatures.other(start):
         raise UsageError(f"{name} is not a list of paths: it is {known[0]}")
     if separator == b"\0" or b"\0" not in start:
@@ -67,29 +65,23 @@ def _check_start(start: bytes, separator: bytes, name: str) -> None:
         raise UsageError(f"the list {name} is in UTF-16", "Save it as UTF-8: `iconv -f UTF-16 -t UTF-8`.")
     if not _is_text(start.partition(b"\0")[0]):
         raise UsageError(f"{name} is not a list of paths: it holds binary data")
-    raise UsageError(
-        f"{name} is not a list of one path a line: there are NULs in it",
-        f"Did you mean --files0-from {shlex.quote(name)}? It reads a list as `find -print0` writes it.",
-    )
-
-
-def _as_an_input(name: str) -> str:
-    return f"Name it as an input: `hiera classify {shlex.quote(name)}`."
+    message = f"{name} is not a list of one path a line: there are NULs in it"
+    raise UsageError(message, remedy="files0_from", name=shlex.quote(name))
 
 
 def _is_text(item: bytes) -> bool:
     return bool(item) and not re.search(rb"[\x00-\x08\x0e-\x1f]", item)
 
 
-def list_option(start: bytes) -> str | None:
-    """The option that reads what begins with these bytes, if it is a list of which the first path exists."""
+def list_separator(start: bytes) -> bytes | None:
+    """What separates the paths in what begins with these bytes, if it is a list of which the first path exists."""
     if signatures.other(start):  # an archive begins with a path, too
         return None
-    for separator, option in ((b"\0", "--files0-from"), (b"\n", "--files-from")):
+    for separator in (b"\0", b"\n"):
         first, separated, _ = start.partition(separator)
         path = next(_paths([first], separator), "")
         if separated and _is_text(first) and (is_url(path) or os.path.exists(path)):
-            return option
+            return separator
     return None
 
 

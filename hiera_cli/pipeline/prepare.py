@@ -1,49 +1,90 @@
-"""Source → pixels."""
+"""Source → pixels, or why there are none: the one function that threads and the workers of a cluster call alike."""
 
 from __future__ import annotations
 
 import os
-import shlex
+from dataclasses import dataclass
 
-from hiera_cli.errors import (
-    DecodeError,
-    ReadError,
-    TooLargeError,
-)
+from hiera_cli.errors import DecodeError, FetchError, InputError, ReadError, TooLargeError
 from hiera_cli.images import decode
+from hiera_cli.images.decode import Decoding
 from hiera_cli.images.recipe import Pixels
+from hiera_cli.images.remarks import collected
 from hiera_cli.inputs import lists, read, signatures
 from hiera_cli.inputs.source import Kind, Source, descriptor
-from hiera_cli.pipeline.options import Options
+from hiera_cli.limits import Limits
+from hiera_cli.result import Failure, Stamp, stamp_of
 
 
-def pixels_of(source: Source, body: bytes | None, options: Options) -> Pixels:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What became of an input.
+
+    outcome: float32 (3, 224, 224), or why there is no array. stamp: of a file, before it was read. remarks: what its
+    decoder said of it.
+    """
+
+    outcome: Pixels | Failure
+    stamp: Stamp | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def prepare(
+    source: Source, body: bytes | None = None, *, decoding: Decoding | None = None, limits: Limits | None = None
+) -> Prepared:
+    """Read, decode and preprocess one input. Whatever is wrong with it is in what is returned.
+
+    body: of a URL that was fetched. limits: of stdin and other descriptors; None: the usual ones. What is raised
+    is a fault of this program.
+    """
+    stamp = stamp_of(source.path) if source.kind is Kind.FILE else None
+    outcome: Pixels | Failure
+    with collected() as remarks:
+        try:
+            outcome = _pixels(source, body, decoding or Decoding(), limits or Limits())
+        except InputError as error:
+            outcome = failure(error)
+        except MemoryError:
+            outcome = failure(TooLargeError("there is not enough memory to read it"))
+    return Prepared(outcome, stamp, tuple(remarks))
+
+
+def failure(error: InputError) -> Failure:
+    """An input's error, as its record has it."""
+    return Failure(type(error).__name__, error.message, error.remedy)
+
+
+def _pixels(source: Source, body: bytes | None, decoding: Decoding, limits: Limits) -> Pixels:
+    if source.error is not None:
+        raise source.error
     if source.image is not None:
-        return decode.prepare(source.image, options.decoding)
+        return decode.decode_image(source.image, decoding)
+    if source.kind is Kind.URL and body is None:
+        raise FetchError("URLs are not fetched offline", remedy="offline")
     if source.kind in (Kind.STDIN, Kind.DESCRIPTOR) and (number := descriptor(source.path)) is not None:
-        body = _read_descriptor(number, options.limits.bytes)
+        body = _descriptor_bytes(number, limits.bytes)
     try:
         if body is None:
-            return decode.load(source.path, options.decoding)
-        return decode.decode_bytes(body, options.decoding)
+            return decode.load(source.path, decoding)
+        return decode.decode_bytes(body, decoding)
     except DecodeError as error:
-        raise _mistaken(source, body) or error from error
+        raise _mistake(source, body) or error from error
 
 
-def _mistaken(source: Source, body: bytes | None) -> DecodeError | None:
+def _mistake(source: Source, body: bytes | None) -> DecodeError | None:
     """What an input that can't be decoded was given for by mistake, and what to do instead."""
     if source.kind is Kind.URL:
         return None
     if os.path.splitext(source.path)[1].lower() in signatures.RAW_SUFFIXES:
         return DecodeError(signatures.RAW)
     start = read.first_bytes(source.path, 1 << 12) if body is None else body[: 1 << 12]
-    if option := lists.list_option(start):
-        name = shlex.quote(source.path)
-        return DecodeError(f"it seems to be a list of paths, not an image: {option} {name} reads it")
+    if separator := lists.list_separator(start):
+        remedy = "files_from" if separator == b"\n" else "files0_from"
+        return DecodeError("it seems to be a list of paths, not an image", remedy=remedy)
     return None
 
 
-def _read_descriptor(number: int, limit: int) -> bytes:
+def _descriptor_bytes(number: int, limit: int) -> bytes:
     name = "it" if number else "stdin"
     body = bytearray()
     try:
@@ -51,7 +92,7 @@ def _read_descriptor(number: int, limit: int) -> bytes:
             while chunk := read.read_raw(stream):
                 body += chunk
                 if len(body) > limit:
-                    raise TooLargeError(f"{name} is over {limit >> 20} MiB", remedy="max mib")
+                    raise TooLargeError(f"{name} is over {limit >> 20} MiB", remedy="max_mib")
     except OSError as error:
         raise ReadError(f"cannot read {name}: {error.strerror}") from error
     return bytes(body)

@@ -24,14 +24,12 @@ from hiera_cli.errors import (
     FetchError,
     HieraError,
     InputError,
-    TooLargeError,
 )
 from hiera_cli.images.recipe import Pixels
-from hiera_cli.images.remarks import collected
 from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.pipeline.options import Options
-from hiera_cli.pipeline.prepare import pixels_of
-from hiera_cli.result import Failure, Result, Stamp, stamp_of
+from hiera_cli.pipeline.prepare import failure, prepare
+from hiera_cli.result import Failure, Result, Stamp
 from hiera_cli.tasks.task import Model, Task
 
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ class _Entry(Generic[R]):
         self.data: bytes | None = None
         self.pixels: Pixels | None = None
         self.stamp: Stamp | None = None
-        self.remarks: list[str] = []
+        self.remarks: tuple[str, ...] = ()
         self.result: R | None = None
 
 
@@ -222,14 +220,11 @@ class Stream(Generic[M, R]):
         source = entry.source
         self._entries.append(entry)
         if source.error is not None:
-            self._fail(entry, source.error)
+            self._fail(entry, failure(source.error))
             self._ready.put(entry)
         elif entry.fetched:
             self._to_fetch.append(entry)
             self._fetch_more()
-        elif source.kind is Kind.URL:
-            self._fail(entry, FetchError("it was not fetched: this run is offline", remedy="offline"))
-            self._ready.put(entry)
         else:
             self._tasks.put(entry)
 
@@ -247,13 +242,13 @@ class Stream(Generic[M, R]):
         try:
             self._fetcher = self._fetcher or Fetcher(self._options.limits)
         except Exception as error:  # its settings come from the environment: proxies, certificates
-            self._fail(entry, FetchError(f"the web client can't be set up: {error}"))
+            self._fail(entry, failure(FetchError(f"the web client can't be set up: {error}")))
             self._ready.put(entry)
             return
 
         def done(body: bytes | InputError) -> None:
             if isinstance(body, InputError):
-                self._fail(entry, body)
+                self._fail(entry, failure(body))
                 self._ready.put(entry)
             else:
                 entry.data = body
@@ -264,17 +259,15 @@ class Stream(Generic[M, R]):
     def _decode(self) -> None:
         while (entry := self._tasks.get()) is not None:
             try:
-                if entry.source.kind is Kind.FILE:
-                    entry.stamp = stamp_of(entry.source.path)
-                with collected() as entry.remarks:
-                    entry.pixels = pixels_of(entry.source, entry.data, self._options)
-                entry.data = None
+                options = self._options
+                prepared = prepare(entry.source, entry.data, decoding=options.decoding, limits=options.limits)
+                entry.stamp, entry.remarks, entry.data = prepared.stamp, prepared.remarks, None
                 if entry.source.image is not None:  # no longer needed here, while the Result may wait for long
                     entry.source = replace(entry.source, image=None)
-            except InputError as error:
-                self._fail(entry, error)
-            except MemoryError:
-                self._fail(entry, TooLargeError("there is not enough memory to read it"))
+                if isinstance(prepared.outcome, Failure):
+                    self._fail(entry, prepared.outcome)
+                else:
+                    entry.pixels = prepared.outcome
             except BaseException as error:  # a fault of ours: it ends the run, and is not to hang it
                 self._ready.put(_Crash(error))
                 return
@@ -302,20 +295,19 @@ class Stream(Generic[M, R]):
             try:
                 answer = self._task.answer(row, model)
             except InputError as error:
-                self._fail(entry, error)
+                self._fail(entry, failure(error))
             else:
                 entry.result = self._result(entry, model=model.name, precision=model.engine.precision, **answer)
 
-    def _fail(self, entry: _Entry[R], error: InputError) -> None:
+    def _fail(self, entry: _Entry[R], error: Failure) -> None:
         entry.data = entry.pixels = None
-        failure = Failure(type(error).__name__, error.message, error.remedy)
-        entry.result = self._result(entry, model=self._options.model, error=failure)
+        entry.result = self._result(entry, model=self._options.model, error=error)
 
     def _result(self, entry: _Entry[R], **fields: Any) -> R:
         return self._task.kind(
             path=entry.source.path,
             stamp=entry.stamp,
-            remarks=tuple(entry.remarks),
+            remarks=entry.remarks,
             settings=self._settings,
             **fields,
         )

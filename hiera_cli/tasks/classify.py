@@ -113,7 +113,7 @@ class Classify:
     def answer(self, row: NDArray[np.float32], model: Classifier) -> dict[str, Any]:
         """row: the logits, (classes,). Raises InferenceError if they are not numbers."""
         if not np.isfinite(row).all():
-            raise InferenceError("the model gave values that are not numbers", remedy="wider range")
+            raise InferenceError("the model gave values that are not numbers", remedy="wider_range")
         return {"predictions": predict(row, model.labels, self.top_k, self.min_score)}
 
 

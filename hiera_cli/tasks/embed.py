@@ -81,7 +81,7 @@ class Embed:
     def answer(self, row: NDArray[np.float32], model: Embedder) -> dict[str, Any]:
         """row: of one image, (C,) or (7, 7, C). Raises InferenceError if its values are not numbers."""
         if not np.isfinite(row).all():
-            raise InferenceError("the model gave values that are not numbers", remedy="wider range")
+            raise InferenceError("the model gave values that are not numbers", remedy="wider_range")
         # A copy: a row is a view of its whole batch, which it would keep in memory.
         return {"features": unit_length(row) if self.normalize else np.array(row, np.float32)}
 
