@@ -262,6 +262,7 @@ def _shown_by_icon(stream: io.BufferedReader, start: bytes, decoding: Decoding) 
         if start.startswith(b"\0\0\1\0"):
             from PIL import IcoImagePlugin  # it is not among what Pillow imports for a JPEG or PNG
 
+            pillow.listen_to(IcoImagePlugin)
             offset = IcoImagePlugin.IcoFile(stream).entry[0].offset
         elif start.startswith(b"icns"):
             from PIL import IcnsImagePlugin

@@ -10,12 +10,12 @@ these report to its file; on every other thread they do what Pillow's do. (Befor
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -53,12 +53,18 @@ def limited(max_pixels: int) -> Iterator[None]:
             _max_pixels.reset(token)
 
 
-@cache
-def speaking_modules() -> tuple[ModuleType, ...]:
-    """Pillow's modules that warn of a file, or log, in the formats that are read here."""
-    from PIL import IcoImagePlugin, ImageFile, JpegImagePlugin, PcxImagePlugin, PngImagePlugin, TiffImagePlugin
+def speaking_modules() -> list[ModuleType]:
+    """Pillow's modules that warn of a file, or log, in the formats that are read here; of an icon's once it is met."""
+    from PIL import JpegImagePlugin, PngImagePlugin, TiffImagePlugin  # TIFF's reads the EXIF data of all formats
 
-    return (Image, IcoImagePlugin, ImageFile, JpegImagePlugin, PcxImagePlugin, PngImagePlugin, TiffImagePlugin)
+    icons = sys.modules.get("PIL.IcoImagePlugin")
+    return [Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, *([icons] if icons else [])]
+
+
+def listen_to(module: ModuleType) -> None:
+    """Have a module of Pillow's that was imported while a file is decoded report as the others do."""
+    with _lock:
+        _replace(module, "warnings", _WARNINGS)
 
 
 @contextmanager
@@ -86,7 +92,7 @@ def _install() -> None:
 
 
 def _replace(module: ModuleType, name: str, ours: Any) -> None:
-    if name in vars(module):  # another version of Pillow may do without it
+    if vars(module).get(name, ours) is not ours:  # another version of Pillow may do without it
         _replaced.append((module, name, vars(module)[name], ours))
         setattr(module, name, ours)
 
