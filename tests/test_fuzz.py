@@ -7,7 +7,6 @@ import random
 from pathlib import Path
 
 import numpy as np
-import pytest
 from conftest import SAMPLES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,8 +37,6 @@ FORMATS = (
     "QOI",
 )
 CASES = 5200
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # as the program runs: Pillow's remarks become records or nothing
 
 
 def originals() -> list[bytes]:
