@@ -15,7 +15,7 @@ PACKAGE = Path(hiera_cli.__file__).parent
 ROOMS = (
     *("__init__", "errors", "limits", "system", "result"),
     *("model", "inputs", "images", "checkpoints", "engines", "tasks", "pipeline", "outputs"),
-    *("classifier", "bench", "commands", "__main__"),
+    *("classifier", "autoencoder", "bench", "commands", "__main__"),
 )
 
 

@@ -915,7 +915,7 @@ def test_a_fault_of_ours_ends_the_run(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(decode, "flat", faulty)
     path = write(tmp_path / "a.png", encode(photo(), "PNG"))
     with pytest.raises(ValueError, match="ours"):
-        list(Stream([Source(path)], lambda: stand_in(Brightness()), Options()))
+        list(Stream([Source(path)], lambda: stand_in(Brightness()), Classify()))
 
 
 def test_colours_that_pillow_can_not_convert_are_an_error_of_the_file() -> None:

@@ -99,6 +99,6 @@ def test_an_output_that_is_not_taken_up_says_which_options_are_the_ways_on(call:
 @pytest.mark.usefixtures("demo_on_the_cpu")
 def test_a_remedy_stands_on_stderr_and_not_in_the_record(call: Call) -> None:
     done = call("classify", "http://127.0.0.1:9/x.jpg", "--offline", "-f", "jsonl")
-    message = "it was not fetched: this run is offline"
+    message = "URLs are not fetched offline"
     assert done.records()[0]["error"] == {"type": "FetchError", "message": message}
     assert done.err == f"hiera: http://127.0.0.1:9/x.jpg: {message} (leave out --offline)\n"

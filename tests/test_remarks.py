@@ -135,7 +135,7 @@ def process_wide() -> list[object]:
 
 def test_decoding_leaves_nothing_behind_in_the_process(odd_files: list[str]) -> None:
     before = process_wide()
-    stream = Stream(map(Source, odd_files * 20), lambda: stand_in(Brightness()), Options(workers=8))
+    stream = Stream(map(Source, odd_files * 20), lambda: stand_in(Brightness()), Classify(), Options(workers=8))
     assert [result.error for result in stream] == [None] * 120
     with pytest.raises(DecodeError):
         decode.decode_bytes(CAT[:1000])
@@ -148,7 +148,8 @@ def test_while_one_thread_decodes_pillow_warns_another_as_ever(recwarn: pytest.W
         shown = warnings.filters[:], warnings.showwarning
         with ThreadPoolExecutor(1) as other:  # in a context of its own
             other.submit(Image.open, io.BytesIO(ODD["animated.png"][0])).result()
-            assert other.submit(lambda: PngImagePlugin.warnings.catch_warnings).result() is warnings.catch_warnings
+            found = other.submit(lambda: getattr(PngImagePlugin, "warnings").catch_warnings).result()  # noqa: B009
+            assert found is warnings.catch_warnings
         Image.open(io.BytesIO(ODD["far.tif"][0]))
         assert (warnings.filters[:], warnings.showwarning) == shown
     Image.open(io.BytesIO(ODD["animated.png"][0]))
@@ -200,7 +201,7 @@ def test_every_module_of_pillow_that_warns_of_a_file_is_listened_to() -> None:
 
 
 def test_libtiff_gets_its_handlers_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    handlers = {"error": 11, "warning": 22}
+    handlers: dict[str, int | None] = {"error": 11, "warning": 22}
 
     def setter(name: str) -> Callable[[int | None], int | None]:
         def set_handler(new: int | None) -> int | None:
