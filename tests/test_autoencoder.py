@@ -323,7 +323,7 @@ def test_a_classifier_is_no_autoencoder_and_an_autoencoder_no_classifier(folder:
         CheckpointError, match=r"model\.safetensors is a Hiera without a decoder: it reconstructs nothing"
     ):
         resolve_autoencoder(str(DEMO_FOLDER))
-    with pytest.raises(CheckpointError, match="pretraining checkpoint"):
+    with pytest.raises(CheckpointError, match="is a masked autoencoder: it gives neither labels nor features"):
         resolve(str(folder))
 
 

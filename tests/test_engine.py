@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from hiera_cli.checkpoints import published, resolve
 from hiera_cli.classifier import Classifier
+from hiera_cli.commands.remedies import hint
 from hiera_cli.engines import compiled, packed
 from hiera_cli.engines.open import open_engine
 from hiera_cli.engines.placement import Accelerators, Machine, Placement, choose
@@ -71,9 +72,14 @@ def test_auto_takes_the_best_and_wishes_are_kept(
 @pytest.mark.parametrize(
     ("machine", "engine", "device", "message"),
     [
-        (CPU, "auto", "cuda", "device cuda can't be had here; there is: cpu"),
-        (CPU, "auto", "mps", "device mps can't be had here; there is: cpu"),
-        (H100, "auto", "cuda:2", r"device cuda:2 can't be had here; there is: cpu, cuda:0 \(H100\), cuda:1 \(H100\)"),
+        (CPU, "auto", "cuda", "device cuda is not available here; available: cpu"),
+        (CPU, "auto", "mps", "device mps is not available here; available: cpu"),
+        (
+            H100,
+            "auto",
+            "cuda:2",
+            r"device cuda:2 is not available here; available: cpu, cuda:0 \(H100\), cuda:1 \(H100\)",
+        ),
         (CPU, "auto", "tpu", "no device is called 'tpu'"),
         (H100, "auto", "cuda:x", "no device is called 'cuda:x'"),
         (CPU, "openvino", "cpu", "the openvino engine is not installed"),
@@ -165,8 +171,29 @@ def test_an_engine_that_fails_says_it_in_a_sentence(
     with pytest.raises(DeviceError) as raised:
         either.run(np.zeros((2, 3, 224, 224), np.float32))
     assert raised.value.message == message
-    assert raised.value.hint
-    assert "--device cpu" not in raised.value.hint
+    assert hint(raised.value)
+    assert "--device cpu" not in hint(raised.value)
+
+
+@pytest.mark.parametrize(("precision", "inside"), [("fp32", False), ("bf16", True)])
+def test_tf32_is_off_in_fp32_and_only_while_the_engine_computes(
+    monkeypatch: pytest.MonkeyPatch, precision: str, inside: bool
+) -> None:
+    engine = TorchEngine(resolve.resolve("demo"), Placement("cpu", precision))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen: list[bool] = []
+
+    def fails(batch: torch.Tensor, output: str) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(engine, "_copies", object())  # as on CUDA
+    monkeypatch.setattr(engine, "_to_device", lambda pixels: torch.from_numpy(np.stack(pixels)))
+    monkeypatch.setattr(engine._model, "forward", fails)
+    with pytest.raises(ZeroDivisionError):
+        engine.run(np.zeros((1, 3, 224, 224), np.float32))
+    assert seen == [inside]
+    assert torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ImportError("failed to map segment from shared object")], ids=repr)
@@ -358,7 +385,7 @@ def test_a_gpu_that_fails_is_told_in_a_sentence(engine: TorchEngine, monkeypatch
     with pytest.raises(DeviceError) as raised:
         engine.submit([image])
     assert raised.value.message == "cuda:0 failed: CUDA error: unspecified launch failure"
-    assert "--device cpu" in raised.value.hint
+    assert hint(raised.value) == "--device cpu does without it."
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here")

@@ -175,7 +175,7 @@ def test_a_near_miss_of_a_models_name_says_which_was_meant(call: Call, command: 
     ("variable", "value", "told"),
     [
         ("DEVICE", "tpu", "HIERA_DEVICE: 'tpu' is not one of auto, cpu, cuda, cuda:N, mps\n  hiera info --help"),
-        ("DEVICE", "cuda:9", "device cuda:9 can't be had here; there is: cpu\n"),
+        ("DEVICE", "cuda:9", "device cuda:9 is not available here; available: cpu\n"),
         ("PRECISION", "fp8", "HIERA_PRECISION: 'fp8' is not one of"),
         ("ENGINE", "ov", "HIERA_ENGINE: 'ov' is not one of"),
     ],

@@ -18,6 +18,13 @@ REMEDIES: dict[str, str] = {
     "as_an_input": "Name it as an input: `hiera classify {name}`.",
     "files_from": "Did you mean --files-from {name}? It reads a list of one path a line.",
     "files0_from": "Did you mean --files0-from {name}? It reads a list as `find -print0` writes it.",
+    "another engine": "--engine {engine} does without it.",
+    "device auto": "`--device auto` takes the best that is available.",
+    "engine torch": "Use --engine torch for other devices.",
+    "free memory": "Free some, or use a smaller model (-m tiny).",
+    "free memory of the device": "Free some, or use a smaller model (-m tiny), or --device cpu.",
+    "precision of the CPU": "Use --precision bf16 or fp32.",
+    "the CPU": "--device cpu does without it.",
     "another output": _ANOTHER_OUTPUT,
     "begin anew": "--overwrite begins anew.",
     "keep the records before": (

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 from hiera_cli.engines.placement import Placement
 from hiera_cli.errors import DeviceError, is_out_of_memory
 
-if TYPE_CHECKING:  # `hiera info` looks around without it
+if TYPE_CHECKING:  # what only reports on the machine does without numpy
     import numpy as np
     from numpy.typing import NDArray
+
+    from hiera_cli.model.architecture import Architecture
 
 
 T = TypeVar("T")
@@ -36,7 +38,7 @@ class Engine(Protocol):
     """What the pipeline asks of an engine.
 
     batch_size: images to run together. precision: fp32, bf16 or fp16. in_flight: batches to have submitted at once: 1
-    where `submit` computes, 2 where a device works by itself and can have its next batch while it does.
+    where `submit` computes, more where a device works by itself and can have its next batch while it does.
     """
 
     batch_size: int
@@ -48,7 +50,7 @@ class Engine(Protocol):
         ...
 
     def submit(self, pixels: Sequence[NDArray[np.float32]], output: Output = "logits") -> Answer:
-        """Start on a batch, each image (3, 224, 224)."""
+        """Start on a batch, each image (3, 224, 224). Raises ValueError for logits of a backbone, which has none."""
         ...
 
     def run(self, pixels: NDArray[np.float32], output: Output = "logits") -> NDArray[np.float32]:
@@ -71,22 +73,24 @@ def in_halves(run: Callable[[Sequence[T]], R], images: Sequence[T], halved: Call
     return in_halves(run, images[:half], halved) + in_halves(run, images[half:], halved)
 
 
+def check_output(output: Output, architecture: Architecture) -> None:
+    """Raise ValueError for an output that the architecture does not have: a task must not have asked for it."""
+    if output == "logits" and not architecture.num_classes:
+        raise ValueError("a backbone has no classifier: it gives features and tokens, not logits")
+
+
 @contextmanager
 def faults(placement: Placement, what: str) -> Iterator[None]:
-    """An engine or device that fails, or has no memory for `what`, is no fault of the program: it is a DeviceError."""
-    if placement.device != "cpu":
-        instead = "--device cpu"
-    else:
-        instead = "--engine torch" if placement.engine == "openvino" else "--engine openvino"
+    """An engine or device that fails, or has too little memory for `what`, is a DeviceError, not a bug."""
+    on_cpu = placement.device == "cpu"
     try:
         yield
-    except (RuntimeError, MemoryError, ImportError, SystemError) as error:
+    except (RuntimeError, MemoryError, ImportError, SystemError) as error:  # the last: of an import short of memory
         if is_out_of_memory(error):
-            elsewhere = "" if placement.device == "cpu" else f", or {instead}"
-            raise DeviceError(
-                f"{placement.device} has not enough free memory for {what}",
-                f"Free some, or use a smaller model (-m tiny){elsewhere}.",
-            ) from error
+            remedy = "free memory" if on_cpu else "free memory of the device"
+            raise DeviceError(f"{placement.device} has not enough free memory for {what}", remedy=remedy) from error
         lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception from ")]
         reason = lines[0] if lines else type(error).__name__
-        raise DeviceError(f"{placement.device} failed: {reason}", f"{instead} does without it.") from error
+        other = "torch" if placement.engine == "openvino" else "openvino"
+        remedy = "another engine" if on_cpu else "the CPU"
+        raise DeviceError(f"{placement.device} failed: {reason}", remedy=remedy, engine=other) from error

@@ -12,7 +12,7 @@ from hiera_cli.engines.placement import Accelerators, Machine
 
 
 def this_machine(engine: str, device: str) -> Machine:
-    """Look around. Asks torch, which takes a second to import, only where an answer of its may matter."""
+    """Detect the hardware. Imports torch, which takes a second, only if its answer could change the choice."""
     accelerators = Accelerators()
     if engine != "openvino" and (device not in ("auto", "cpu") or (device == "auto" and _may_have_gpu())):
         from hiera_cli.engines import torch_engine

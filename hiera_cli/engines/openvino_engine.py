@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hiera_cli import __version__
 from hiera_cli.checkpoints.checkpoint import Checkpoint
 from hiera_cli.engines import compiled
-from hiera_cli.engines.engine import Answer, Output, faults, in_halves
+from hiera_cli.engines.engine import Answer, Output, check_output, faults, in_halves
 from hiera_cli.engines.machine import cpu_count
 from hiera_cli.engines.placement import Placement
 from hiera_cli.model.architecture import (
@@ -45,6 +45,7 @@ from openvino import opset13 as op  # noqa: E402
 if sys.modules[_CONVERTER] is None:
     del sys.modules[_CONVERTER]
 
+GRAPH = 2  # counted up when `build` changes: a model that was saved before is another one
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 BATCH_SIZE = 4
 ALL_PROCESSORS = {"PERFORMANCE_HINT": "LATENCY"}  # for one batch at a time
@@ -72,6 +73,7 @@ class OpenVinoEngine:
         self.batch_size = batch_size or BATCH_SIZE
         self._streams = cpu_count()
         self.in_flight = self._streams + 1
+        self._architecture = checkpoint.architecture
         self._outputs = output_names(checkpoint.architecture)
         self._compiler = _Compiler(checkpoint, self.precision, save)
         self._lock = threading.Lock()  # for the next three
@@ -88,6 +90,7 @@ class OpenVinoEngine:
 
         The Answer raises DeviceError if not even one image fits, or OpenVINO fails.
         """
+        check_output(output, self._architecture)
         started = self._start(pixels, output)
 
         def rows(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -148,7 +151,7 @@ class _Compiler:
         self._core = ov.Core()
         self._checkpoint = checkpoint
         self._hint = {"INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision]}
-        self._recipe = compiled.Recipe(checkpoint, precision, (ov.__version__, __version__, _cpu()))
+        self._recipe = compiled.Recipe(checkpoint, precision, (ov.__version__, __version__, f"graph {GRAPH}", _cpu()))
         self._save = save
         self._blob: NDArray[np.uint8] | None = None  # the mapped file, which models go on reading their weights from
 

@@ -1,8 +1,8 @@
 """Linear layers in oneDNN's own weight layout, with the GELU fused: twice as fast as `nn.Linear` on an x86 CPU.
 
 PyTorch's default path brings a layer's weights into that layout at every call. Here it is done once. The operators are
-those that torch.compile's CPU backend emits; they are no public interface, so `works` tries them against `nn.Linear`
-before they are relied on, and the plain layers remain where it says no.
+those that torch.compile's CPU backend emits; they are not a public interface, so `works` compares them with
+`nn.Linear` first, and the plain layers stay if they differ.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def works(dtype: torch.dtype) -> bool:
 
 
 def pack(model: Hiera) -> None:
-    """Replace the linear layers of every block, in place, and let go of the weights as they were loaded."""
+    """Replace the linear layers of every block, in place, and release the weights as they were loaded."""
     blocks: Any = model.blocks  # whose layers become other modules than they are declared to be
     for block in blocks:
         block.attn.qkv = PackedLinear(block.attn.qkv)

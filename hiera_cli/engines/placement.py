@@ -1,7 +1,6 @@
 """Which engine runs a model, on which device and at which precision.
 
-A plain function of what was asked for and what the machine has, so that it can be tested on a machine that has none of
-it.
+A plain function of what was asked for and what the machine has, so that every case can be tested on any machine.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Accelerators:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to run on.
+    """The hardware and the engines that a model can run on.
 
     cpu_bf16: whether the processor multiplies in bf16. openvino: whether it is installed.
     """
@@ -48,10 +47,10 @@ class Placement:
 
 
 def choose(engine: str, device: str, precision: str, machine: Machine) -> Placement:
-    """Resolve what was asked for against what there is.
+    """Resolve what was asked for against what is available.
 
     engine: auto, torch or openvino. device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32, bf16 or fp16.
-    Raises DeviceError where an explicit wish can't be had: nothing falls back silently.
+    Raises DeviceError if what was asked for is not available: nothing falls back silently.
     """
     if engine not in ENGINES:
         raise DeviceError(f"there is no engine {engine!r}", f"Name one of {', '.join(ENGINES)}.")
@@ -61,29 +60,28 @@ def choose(engine: str, device: str, precision: str, machine: Machine) -> Placem
     return Placement(chosen_device, chosen_precision, chosen_engine, why_device, why_precision, why_engine)
 
 
-def _choose_device(engine: str, wanted: str, there_is: Accelerators) -> tuple[str, str]:
-    cuda = [f"cuda:{index} ({name})" for index, name in enumerate(there_is.cuda)]
-    there = ", ".join(["cpu", *cuda, *(["mps"] if there_is.mps else [])])
+def _choose_device(engine: str, wanted: str, accelerators: Accelerators) -> tuple[str, str]:
+    gpus = [f"cuda:{index} ({name})" for index, name in enumerate(accelerators.cuda)]
+    devices = ", ".join(["cpu", *gpus, *(["mps"] if accelerators.mps else [])])
     if engine == "openvino":
         if wanted not in ("auto", "cpu"):
-            raise DeviceError(
-                f"the openvino engine runs on the CPU, not on {wanted}", "Use --engine torch for other devices."
-            )
+            raise DeviceError(f"the openvino engine runs on the CPU, not on {wanted}", remedy="engine torch")
         return "cpu", "the openvino engine runs there"
     if wanted == "auto":
-        if there_is.cuda:
+        if accelerators.cuda:
             return "cuda:0", "auto takes CUDA where it is available"
-        if there_is.mps:
+        if accelerators.mps:
             return "mps", "auto takes MPS where there is no CUDA"
         return "cpu", "no CUDA and no MPS on this machine, or in this build of PyTorch"
     kind, _, number = wanted.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
         raise DeviceError(f"no device is called {wanted!r}", "Devices: auto, cpu, cuda, cuda:N, mps.")
-    available = {"cpu": True, "cuda": int(number or 0) < len(there_is.cuda), "mps": there_is.mps}[kind]
+    available = {"cpu": True, "cuda": int(number or 0) < len(accelerators.cuda), "mps": accelerators.mps}[kind]
     if not available:
         raise DeviceError(
-            f"device {wanted} can't be had here; there is: {there}",
-            "PyTorch sees no such device on this machine. `--device auto` takes the best that is there.",
+            f"device {wanted} is not available here; available: {devices}",
+            "PyTorch sees no such device on this machine.",
+            remedy="device auto",
         )
     return (f"cuda:{int(number or 0)}" if kind == "cuda" else kind), "as asked"
 
@@ -114,6 +112,6 @@ def _choose_precision(wanted: str, device: str, machine: Machine) -> tuple[str, 
     if wanted == "fp16" and device == "cpu":
         raise DeviceError(
             "fp16 is refused on the CPU: it is slower there than fp32, and overflows",
-            "Use --precision bf16 or fp32.",
+            remedy="precision of the CPU",
         )
     return wanted, "as asked"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from hiera_cli.checkpoints.checkpoint import Checkpoint
 from hiera_cli.engines import packed
-from hiera_cli.engines.engine import Answer, Output, faults, in_halves
+from hiera_cli.engines.engine import Answer, Output, check_output, faults, in_halves
 from hiera_cli.engines.placement import Accelerators, Placement
 from hiera_cli.model.hiera import Hiera
 
@@ -35,8 +37,8 @@ def accelerators() -> Accelerators:
 def _check_address_space(weight_bytes: int) -> None:
     """Raise MemoryError where a limit on the address space (`ulimit -v`) leaves too little for threads and weights.
 
-    Found out later, it would end the process: the libraries that compute in threads do not hand on that one can't be
-    started.
+    Without the check the process would be killed later: the libraries that compute in threads do not report that a
+    thread cannot be started.
     """
     try:
         import resource
@@ -51,11 +53,11 @@ def _check_address_space(weight_bytes: int) -> None:
 
 
 class _ImageByImage(nn.Module):
-    """A layer that is given one image at a time: (batch, in_features) → (batch, out_features).
+    """Runs a layer on one image at a time: (batch, in_features) → (batch, out_features).
 
-    The product of a matrix with few rows is summed in an order that changes with their number. Here they are as many as
-    images are in the batch, and which images are ready together is chance: the last digits of a score would be, too.
-    The layers of the blocks have 49 rows an image or more; oneDNN sums them in the same order however many images.
+    The order in which a matrix product with few rows is summed depends on the number of rows. Here that is the number
+    of images in the batch, which depends on timing, and so would the last digits of a score. The layers of the blocks
+    have 49 rows an image or more; oneDNN sums those in the same order for any number of images.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -66,8 +68,26 @@ class _ImageByImage(nn.Module):
         return torch.cat([self._layer(image) for image in torch.split(x, 1)])
 
 
+_TF32_SWITCH = threading.Lock()
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Turn off TF32 in convolutions: fp32 means the reference's numbers.
+
+    The switch belongs to the whole process, so it is restored. One thread at a time, or one would restore the other's.
+    """
+    with _TF32_SWITCH:
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
+
+
 class TorchEngine:
-    """Hiera in PyTorch, eager mode. On an x86 CPU an image has the same logits, to the bit, in whatever batch it is.
+    """Hiera in PyTorch, eager mode. On an x86 CPU an image has the same output, to the bit, in whatever batch it is.
 
     batch_size: images to run together; chosen for the device unless given. It shrinks when memory runs out. Raises
     CheckpointError for damaged weights, RuntimeError or MemoryError if they do not fit on the device.
@@ -78,6 +98,7 @@ class TorchEngine:
         self.precision = placement.precision
         self._device = torch.device(placement.device)
         self._dtype = DTYPES[placement.precision]
+        self._architecture = checkpoint.architecture
         self.batch_size = batch_size or BATCH_SIZES[self._device.type]
         self._copies: torch.cuda.Stream | None = None
         self.in_flight = 1
@@ -86,8 +107,6 @@ class TorchEngine:
             self._model = Hiera(checkpoint.architecture)
         self._model.load_state_dict(checkpoint.state_dict(), strict=True, assign=True)
         self._model.requires_grad_(False).eval()
-        if placement.precision == "fp32":  # no TF32 in the patch convolution: fp32 means the reference's numbers
-            torch.backends.cudnn.allow_tf32 = False
         self._model.float().to_precision(self._dtype).to(self._device)
         if self._device.type == "cuda":
             self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
@@ -113,6 +132,7 @@ class TorchEngine:
         On CUDA everything is only queued here, the copies to the device and back too; the Answer waits for it. Raises
         DeviceError if not even one image fits or the device fails; so does the Answer.
         """
+        check_output(output, self._architecture)
         with torch.inference_mode(), faults(self.placement, "a single image"):
             rows = torch.cat(in_halves(partial(self._run, output=output), pixels, self._halved))
             if self._copies is None:
@@ -137,7 +157,8 @@ class TorchEngine:
     def _run(self, pixels: Sequence[NDArray[np.float32]], output: Output) -> torch.Tensor:
         batch = self._to_device(pixels).to(self._dtype)
         together = CPU_MICRO_BATCH if self._device.type == "cpu" else len(batch)
-        return torch.cat([self._model(part, output) for part in torch.split(batch, together)])
+        with _without_tf32() if self._copies is not None and self.precision == "fp32" else nullcontext():
+            return torch.cat([self._model(part, output) for part in torch.split(batch, together)])
 
     def _halved(self, size: int) -> None:
         self.batch_size = min(self.batch_size, size)
