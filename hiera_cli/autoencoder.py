@@ -37,11 +37,27 @@ class Autoencoder:
         self.placement = placement
         self._device = torch.device(placement.device)
         self.batch_size = 1 if self._device.type == "cpu" else 64
+        self.in_flight = 1
+        self.precision = "fp32"
         with faults(placement, "the weights"):
             with torch.device("meta"):  # no storage and no initialisation: the checkpoint's tensors are put in
                 self._model = MaskedAutoencoder(checkpoint.architecture, checkpoint.decoder)
             self._model.load_state_dict(checkpoint.state_dict(), strict=True, assign=True)
             self._model.requires_grad_(False).eval().float().to(self._device)
+
+    @property
+    def name(self) -> str:
+        """As records have it: the Hub repository, "demo", or the path that was given."""
+        return self.checkpoint.name
+
+    @property
+    def engine(self) -> Autoencoder:
+        """What the pipeline asks for batches: this."""
+        return self
+
+    def describe(self) -> str:
+        """Such as `cuda:0, fp32`."""
+        return f"{self.placement.device}, {self.precision}"
 
     def predict(
         self, pixels: NDArray[np.float32], noise: NDArray[np.float32], *, mask_ratio: float | None = None

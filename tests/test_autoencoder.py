@@ -20,7 +20,7 @@ from test_published import COCO_CATS
 from transformers import HieraConfig, HieraForPreTraining
 
 from hiera_cli import load_autoencoder
-from hiera_cli.checkpoints.autoencoder import PARAMETERS, REPOSITORIES, expected_shapes, resolve_autoencoder
+from hiera_cli.checkpoints.autoencoder import REPOSITORIES, expected_shapes, resolve_autoencoder
 from hiera_cli.checkpoints.published import DEMO_FOLDER, PUBLISHED
 from hiera_cli.checkpoints.resolve import resolve
 from hiera_cli.engines.placement import Placement
@@ -159,7 +159,7 @@ def test_the_table_of_published_autoencoders_is_true_of_the_module(name: str) ->
     architecture = Architecture(size.embed_dim, size.num_heads, size.depths, num_classes=0, query_pools=2)
     with torch.device("meta"):
         state = MaskedAutoencoder(architecture, Decoder()).state_dict()
-    assert sum(tensor.numel() for tensor in state.values()) == PARAMETERS[name]
+    assert sum(tensor.numel() for tensor in state.values()) == PUBLISHED[name].mae_parameters
     assert {key: tuple(tensor.shape) for key, tensor in state.items()} == expected_shapes(architecture, Decoder())
 
 

@@ -35,15 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEMO_AUTOENCODER_FOLDER = DEMO_FOLDER / "mae"
-REPOSITORIES = {name: f"facebook/hiera-{name}-224-mae-hf" for name in PUBLISHED}
-PARAMETERS = {
-    "tiny": 55_020_896,
-    "small": 62_118_752,
-    "base": 78_635_648,
-    "base-plus": 97_584_064,
-    "large": 242_875_808,
-    "huge": 710_081_792,
-}
+REPOSITORIES = {name: model.mae_repository for name, model in PUBLISHED.items()}
 
 
 @dataclass(frozen=True)

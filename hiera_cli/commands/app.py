@@ -13,7 +13,18 @@ from typing import Annotated, Any
 import typer
 
 from hiera_cli import __version__
-from hiera_cli.commands import bench, classify, download, help_command, info, labels, messages, models
+from hiera_cli.commands import (
+    bench,
+    classify,
+    download,
+    embed,
+    help_command,
+    info,
+    labels,
+    messages,
+    models,
+    reconstruct,
+)
 from hiera_cli.commands.help import HelpCommand, HelpGroup
 from hiera_cli.errors import CheckpointError, DeviceError, UsageError
 from hiera_cli.system.streams import ReaderGone
@@ -58,7 +69,7 @@ class Program(HelpGroup):
 
 app = typer.Typer(
     cls=Program,
-    help="Label images with Hiera, a hierarchical vision transformer.",
+    help="Label images with Hiera, a hierarchical vision transformer; give their features; paint what is hidden.",
     rich_markup_mode=None,  # Typer's plain help: half the time of the rich one, and it pipes
     no_args_is_help=True,
     suggest_commands=False,  # usage.py does
@@ -82,7 +93,16 @@ def _hiera(
 
 
 # In the order in which `hiera --help` lists them.
-for function in (classify.classify, download.download, models.models, labels.labels, info.info, bench.bench):
+for function in (
+    classify.classify,
+    embed.embed,
+    reconstruct.reconstruct,
+    download.download,
+    models.models,
+    labels.labels,
+    info.info,
+    bench.bench,
+):
     app.command(cls=Command)(function)
 app.command(name="help", hidden=True)(help_command.show_help)
 

@@ -110,16 +110,9 @@ def classify(
     verbose: Verbose = False,
 ) -> None:
     """Label images: the top-k labels of files, folders, URLs or stdin."""
-    from hiera_cli.commands.request import (
-        InputRequest,
-        ModelRequest,
-        OutputRequest,
-        ReportRequest,
-        Request,
-        asked_format,
-        output_path,
-    )
+    from hiera_cli.commands.request import asked_format, output_path, request_of
 
+    options = locals()
     path = output_path(output)
     name = asked_format(format, as_json, path) or _default_format(path, null=null)
     if null and name != "plain":
@@ -127,25 +120,7 @@ def classify(
             f"--null ends the lines of plain output, and this run writes {name}",
             "Leave it out, or use --format plain.",
         )
-    request = Request(
-        InputRequest(
-            tuple(inputs or ()),
-            tuple(files_from or ()),
-            tuple(files0_from or ()),
-            tuple(exclude or ()),
-            hidden=hidden,
-            follow=follow,
-            max_pixels=max_pixels,
-            full_decode=full_decode,
-            url_timeout=url_timeout,
-            max_mib=max_mib,
-            workers=workers,
-        ),
-        ModelRequest(model, engine, device, precision, batch_size),
-        OutputRequest(name, path, overwrite=overwrite, resume=resume),
-        ReportRequest(quiet, no_banner=no_banner, progress=progress, verbose=verbose),
-        offline=offline,
-    )
+    request = request_of(options, name, path)
     request.inputs.check("classify")
     request.output.check()
 
@@ -156,20 +131,12 @@ def classify(
     from hiera_cli.classifier import load_classifier
     from hiera_cli.commands import output as outputs
     from hiera_cli.commands import run
-    from hiera_cli.images.decode import Decoding
-    from hiera_cli.pipeline.options import Options
     from hiera_cli.tasks.classify import Classify
 
     task = Classify(top_k, min_score)
-    options = Options(
-        workers,
-        limits=request.inputs.limits,
-        decoding=Decoding(max_pixels=max_pixels, full=full_decode),
-        offline=offline,
-        model=resolve.record_name(model),
-    )
-    opened = outputs.opened(request.output, _writer(name, path, null=null), options.records(task))
-    raise typer.Exit(run.Run(request, opened, task, options, partial(load_classifier, labels=True)).run())
+    read = run.reading(request, resolve.record_name(model))
+    opened = outputs.opened(request.output, _writer(name, path, null=null), read.records(task))
+    raise typer.Exit(run.Run(request, opened, task, read, partial(load_classifier, labels=True)).run())
 
 
 def _default_format(path: str | None, *, null: bool) -> str:

@@ -15,6 +15,10 @@ GROUPS = {
     "Output": (
         "--top-k",
         "--min-score",
+        "--tokens",
+        "--normalize",
+        "--mask-ratio",
+        "--seed",
         "--format",
         "--json",
         "--null",
@@ -42,6 +46,15 @@ EXAMPLES = {
         "hiera classify photos --json | jq '.[].predictions[0]'",
         "hiera classify photos -o labels.jsonl --resume",
         "find . -name '*.jpg' | hiera classify --files-from -",
+    ),
+    "embed": (
+        "hiera embed photos -o features.npz",
+        "hiera embed photos -o features.jsonl --resume",
+        "hiera embed cat.jpg -f jsonl | jq '.features | length'",
+    ),
+    "reconstruct": (
+        "hiera reconstruct cat.jpg -o painted.png",
+        "hiera reconstruct photos -o pictures --seed 1",
     ),
     "download": (
         "hiera download",

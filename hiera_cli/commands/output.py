@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hiera_cli.commands.request import OutputRequest
-from hiera_cli.outputs.arrays import ArrayFile
+from hiera_cli.errors import OutputError
+from hiera_cli.outputs.arrays import ArrayFile, entries
 from hiera_cli.outputs.destination import OutputFile, OutputStream, encoded, is_stream
 from hiera_cli.outputs.formats import Writer
 from hiera_cli.outputs.journal import Journal
@@ -72,6 +73,15 @@ class Stdout:
 
     def close(self, *, complete: bool) -> None:
         """Nothing to do: every write was flushed, and every document ends with a line."""
+
+
+def opened_arrays(request: OutputRequest, tokens: bool) -> Output:
+    """The output of an array format, opened. tokens: whether a row is 7 × 7 × C. Raises OutputError."""
+    assert request.path is not None
+    if is_stream(request.path):
+        raise OutputError(f"cannot write {request.path}: {request.format} needs a file", "Name one: -o FILE")
+    sink = ArrayFile(request.path, f".{request.format}", tokens=tokens, overwrite=request.overwrite)
+    return Output(entries, sink, request.path)
 
 
 def opened(request: OutputRequest, writer: Writer, records: Records) -> Output:

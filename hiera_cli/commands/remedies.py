@@ -31,6 +31,7 @@ REMEDIES: dict[str, str] = {
         "To keep the {count:,} records before it, and go on with them in another file:\n"
         "  head -n {count} {file} > {kept}, then --resume -o {kept}\n" + _ANOTHER_OUTPUT
     ),
+    "picture or folder": "Name a picture (.png) for one input, or a folder.",
     "replace": "--overwrite replaces it.",
     "resume or begin anew": "--resume goes on with it; --overwrite begins anew.",
     "resume or replace": "--resume goes on with it; --overwrite replaces it.",

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 from hiera_cli.errors import UsageError
 from hiera_cli.limits import MAX_PIXELS, Limits
+
+T = TypeVar("T")
 
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # as an --output
 
@@ -122,6 +125,24 @@ class Request:
     output: OutputRequest
     report: ReportRequest
     offline: bool = False
+
+
+def request_of(options: Mapping[str, Any], format: str, path: str | None, **changes: Any) -> Request:
+    """What a command is asked. options: its own, by name. format, path: of the output. changes: of the options."""
+    lists = ("inputs", "files_from", "files0_from", "exclude")
+    values = {
+        **options,
+        **{name: tuple(options[name] or ()) for name in lists},
+        **changes,
+        "format": format,
+        "path": path,
+    }
+
+    def of(record: type[T]) -> T:
+        known = {field.name for field in fields(record)}  # type: ignore[arg-type]
+        return record(**{name: value for name, value in values.items() if name in known})
+
+    return Request(of(InputRequest), of(ModelRequest), of(OutputRequest), of(ReportRequest), values["offline"])
 
 
 def output_path(output: str | None) -> str | None:

@@ -25,6 +25,7 @@ from hiera_cli.engines.machine import this_machine
 from hiera_cli.engines.placement import choose
 from hiera_cli.errors import CheckpointError, HieraError, OutputError
 from hiera_cli.images import decode
+from hiera_cli.images.decode import Decoding
 from hiera_cli.inputs import find, lists, source
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.pipeline.options import Options
@@ -90,6 +91,9 @@ class Run:
                 self._output.sink.close(complete=came_to_something and self._error is None and not interrupts.signal)
             except ReaderGone:
                 return ExitStatus.OK
+            except OutputError as error:  # of what a writer saves beside
+                self._error = self._error or error
+                self._output.sink.close(complete=False)
         return self._conclude(interrupts.signal)
 
     def _results(self) -> Iterator[Result]:
@@ -222,6 +226,13 @@ class Run:
         precision = choose(request.engine, request.device, request.precision, machine).precision
         with suppress(CheckpointError):
             self._output.journal.check(precision, resolve.resolve(request.model, offline=True).digest())
+
+
+def reading(request: Request, model: str) -> Options:
+    """How the inputs are read. model: as records name it."""
+    inputs = request.inputs
+    decoding = Decoding(max_pixels=inputs.max_pixels, full=inputs.full_decode)
+    return Options(inputs.workers, inputs.limits, decoding, request.offline, model)
 
 
 def is_rereadable(name: str) -> bool:

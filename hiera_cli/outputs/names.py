@@ -1,8 +1,4 @@
-"""Results → text, one writer a format, and the file that the text goes to.
-
-A writer takes the Results as they come and yields text as soon as it is known. Whenever the Results end, be it early,
-what was yielded is a valid document of its format.
-"""
+"""What formats are called, and the file suffixes that ask for them."""
 
 from __future__ import annotations
 
@@ -16,3 +12,15 @@ SUFFIXES = {
 }
 
 FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
+
+FEATURE_SUFFIXES = {
+    ".npz": "npz",
+    ".safetensors": "safetensors",
+    ".parquet": "parquet",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+
+FEATURE_FORMATS = ("npz", "safetensors", "parquet", "json", "jsonl")
+ARRAYS = ("npz", "safetensors")  # written once more at the end: files alone

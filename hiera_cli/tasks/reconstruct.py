@@ -1,17 +1,95 @@
-"""Noise → what is hidden of an image; a prediction → the picture of it. Free of torch."""
+"""Masked image modelling: noise → what is hidden of an image; a prediction → its loss and a picture. Free of torch."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hiera_cli.errors import InferenceError
 from hiera_cli.images.recipe import MEAN, STD, Pixels
 from hiera_cli.model.architecture import GRID, IMAGE_SIZE, MASK_UNIT, MASK_UNITS, PAINTED_GRID, PAINTED_PATCH
+from hiera_cli.result import Result
+from hiera_cli.tasks.task import Batches
 
 GREY = 128  # of what the model did not see
 GAP, GAP_COLOUR = 8, 255  # between the three pictures: pixels, white
 VARIANCE_EPS = 1e-6  # as in the loss: of a patch of one colour
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstructed(Result):
+    """A Result with the loss of its prediction, as the paper defines it; None for an error.
+
+    picture: the crop, what the model saw, what it painted. file: where it was saved, "" if it was not.
+    """
+
+    loss: float | None = None
+    picture: Image.Image | None = None
+    file: str = ""
+
+    done: ClassVar[str] = "reconstructed"
+
+    def answer(self) -> dict[str, Any]:
+        """The loss, to six decimals, and the picture's file."""
+        return {"loss": None if self.loss is None else round(self.loss, 6), "picture": self.file or None}
+
+
+class Predictor(Protocol):
+    """The model that this task takes: autoencoder.py has it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def engine(self) -> Batches: ...
+
+    def predict(
+        self, pixels: NDArray[np.float32], noise: NDArray[np.float32], *, mask_ratio: float | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]: ...
+
+
+Row = tuple[Pixels, NDArray[np.float32], NDArray[np.bool_], float]  # pixels, prediction, visible, loss
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Hide a share of each image, and paint it. pictures: whether pictures are wanted, beside the losses."""
+
+    mask_ratio: float = 0.6
+    seed: int = 0
+    pictures: bool = True
+
+    kind: ClassVar[type[Reconstructed]] = Reconstructed
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As they stand in each record."""
+        return {"mask_ratio": self.mask_ratio, "seed": self.seed}
+
+    @property
+    def result_bytes(self) -> int:
+        """Of a Result that waits."""
+        return 500_000 if self.pictures else 1_000
+
+    def submit(self, model: Predictor, pixels: Sequence[Pixels], places: Sequence[int]) -> Callable[[], Iterable[Row]]:
+        """Predict a batch."""
+        noise = np.stack([noise_for(self.seed, place) for place in places])
+        rows = zip(pixels, *model.predict(np.stack(pixels), noise, mask_ratio=self.mask_ratio), strict=True)
+        return lambda: rows
+
+    def answer(self, row: Row, model: Predictor) -> dict[str, Any]:
+        """Raises InferenceError if the loss is not a number."""
+        pixels, prediction, visible, loss = row
+        if not np.isfinite(loss):
+            raise InferenceError("the model gave values that are not numbers")
+        shown = picture(pixels, prediction, visible) if self.pictures else None
+        return {"loss": float(loss), "picture": shown}
+
 
 Picture = NDArray[np.uint8]  # (224, 224, 3)
 
