@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("demo_on_the_cpu")
             "hiera: error: cannot write no/such/a.csv: No such file or directory",
         ),
         (["classify", "--files-from", "none"], "hiera: error: cannot read the list none: No such file or directory"),
-        (["classify", CAT, "--device", "cuda:9"], "hiera: error: device cuda:9 can't be had here; there is: cpu"),
+        (["classify", CAT, "--device", "cuda:9"], "hiera: error: device cuda:9 is not available here; available: cpu"),
         (["classify", CAT, "--precision", "fp16"], "hiera: error: fp16 is refused on the CPU"),
         (
             ["classify", CAT, "--engine", "openvino", "--device", "mps"],
@@ -251,7 +251,7 @@ def test_version(call: Call) -> None:
 
 def test_every_command_explains_itself(call: Call) -> None:
     listed = re.findall(r"^  (\w+) ", call("--help").out.partition("Commands:")[2], re.MULTILINE)
-    assert listed == ["classify", "download", "models", "labels", "info", "bench"]
+    assert listed == ["classify", "embed", "reconstruct", "download", "models", "labels", "info", "bench"]
     for command in listed:
         done = call(command, "--help")
         assert done.status == 0

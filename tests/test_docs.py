@@ -33,6 +33,7 @@ def numbers_aside(text: str) -> str:
     text = re.sub(r"(OpenVINO, )?\d+ threads\), (fp32|bf16)", "N threads), precision", text)
     text = re.sub(r'"precision": "(fp32|bf16)"|(?<=,demo,)(fp32|bf16)', "precision", text)
     text = re.sub(r"\d+\.\d%  [█▉▊▋▌▍▎▏]* *", "#%  ", text)
+    text = re.sub(r"\d+\.\d s →", "# s →", text)
     return re.sub(r"0\.\d{4,6}", "0.#", text)
 
 
@@ -93,7 +94,17 @@ def test_the_promises_name_tests_that_exist() -> None:
 def test_the_readme_names_no_option_that_is_not_there(call: Call) -> None:
     helps = [
         call(*command, "--help").out
-        for command in ([], ["classify"], ["download"], ["labels"], ["models"], ["info"], ["bench"])
+        for command in (
+            [],
+            ["classify"],
+            ["embed"],
+            ["reconstruct"],
+            ["download"],
+            ["labels"],
+            ["models"],
+            ["info"],
+            ["bench"],
+        )
     ]
     ours = set(re.findall(r"--[a-z][a-z0-9-]*", "".join(helps)))
     assert set(re.findall(r"--[a-z][a-z0-9-]*", README)) - ours == {"--check", "--torch-backend"}  # of ruff and uv

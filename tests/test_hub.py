@@ -367,12 +367,12 @@ def test_download_says_what_is_here_already(hub: Hub, hiera: Hiera) -> None:
 
 
 def test_models_and_info_know_what_is_cached(hub: Hub, hiera: Hiera) -> None:
-    here = {row["name"]: row["on_this_machine"] for row in json.loads(hiera("models", "--json").stdout)}
-    assert here == {name: name == "demo" for name in here}
+    here = {row["repository"]: row["on_this_machine"] for row in json.loads(hiera("models", "--json").stdout)}
+    assert here == {name: name is None for name in here}  # the demo
     assert "no weights yet" in hiera("info").stdout
     hiera("download", "-q")
-    here = {row["name"]: row["on_this_machine"] for row in json.loads(hiera("models", "--json").stdout)}
-    assert [name for name in here if here[name]] == ["tiny", "demo"]
+    here = {row["repository"]: row["on_this_machine"] for row in json.loads(hiera("models", "--json").stdout)}
+    assert [name for name in here if here[name]] == [REPOSITORY, None]
     assert [entry["name"] for entry in json.loads(hiera("info", "--json").stdout)["cached"]] == ["tiny"]
 
 

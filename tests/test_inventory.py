@@ -27,6 +27,7 @@ def test_models_prints_the_entries_key_for_key(call: Call) -> None:
         "tiny", "facebook/hiera-tiny-224-in1k-hf", 27_910_216, 111_640_864, 82.8, LICENCE, False
     )
     assert (entries[-1].name, entries[-1].repository, entries[-1].on_this_machine) == ("demo", None, True)
+    entries += inventory.models("autoencoder")
     assert json.loads(call("models", "--json").out) == [asdict(entry) for entry in entries]
 
 
@@ -34,7 +35,7 @@ def test_the_masked_autoencoders_are_listed_by_the_names_of_their_sizes() -> Non
     entries = inventory.models("autoencoder")
     assert [entry.name for entry in entries] == list(PUBLISHED)
     assert entries[0] == ModelEntry(
-        "tiny", "facebook/hiera-tiny-224-mae-hf", 55_020_896, 220_083_584, None, LICENCE, False
+        "tiny", "facebook/hiera-tiny-224-mae-hf", 55_020_896, 220_083_584, None, LICENCE, False, "autoencoder"
     )
 
 

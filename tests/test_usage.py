@@ -32,7 +32,8 @@ CAT = SAMPLES / "cat.jpg"
         (["clasify", "x.jpg"], "there is no command 'clasify'\n  Did you mean `hiera classify x.jpg`?"),
         (
             ["frobnicate"],
-            "there is no command 'frobnicate'\n  Commands: classify, download, models, labels, info, bench.",
+            "there is no command 'frobnicate'\n  Commands: classify, embed, reconstruct, "
+            "download, models, labels, info, bench.",
         ),
         (["--frob"], "there is no option --frob\n  hiera --help explains the options."),
         (["classify", "x", "--force"], "there is no option --force\n  Did you mean --overwrite?"),
@@ -62,7 +63,8 @@ CAT = SAMPLES / "cat.jpg"
         (["models", "all"], "hiera models takes no 'all'\n  hiera models --help explains the options."),
         (
             ["help", "frob"],
-            "there is no command 'frob'\n  Commands: classify, download, models, labels, info, bench.",
+            "there is no command 'frob'\n  Commands: classify, embed, reconstruct, "
+            "download, models, labels, info, bench.",
         ),
     ],
 )

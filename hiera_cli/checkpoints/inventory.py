@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from hiera_cli.checkpoints import hub, resolve
+from hiera_cli.checkpoints import autoencoder, hub, resolve
 from hiera_cli.checkpoints.published import CONFIG, DEMO, DEMO_FOLDER, LICENCE, PUBLISHED, WEIGHTS, near_model
-from hiera_cli.errors import OutputError, UsageError
+from hiera_cli.errors import CheckpointError, OutputError, UsageError
 from hiera_cli.system import parts
+
+Kind = Literal["classifier", "autoencoder"]
 
 
 @dataclass(frozen=True)
 class ModelEntry:
     """A model that has a name of its own.
 
-    repository: None for the demo, which is inside the package. bytes: of its weights. top1: its accuracy on
-    ImageNet-1K in percent; None where there is none to state.
+    kind: what it gives, labels and features (classifier) or pictures of what it paints (autoencoder). repository: None
+    for the demo, which is inside the package. bytes: of its weights. top1: its accuracy on ImageNet-1K in percent; None
+    where there is none to state.
     """
 
     name: str
@@ -28,6 +31,7 @@ class ModelEntry:
     top1: float | None
     licence: str
     on_this_machine: bool
+    kind: Kind = "classifier"
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,13 @@ class CachedModel:
     bytes: int
 
 
-def models(kind: Literal["classifier", "autoencoder"] = "classifier") -> list[ModelEntry]:
+def models(kind: Kind = "classifier") -> list[ModelEntry]:
     """The models that have a name of their own, by size; the demo is the last of the classifiers. Makes no request."""
     if kind == "autoencoder":
         return [
-            _entry(model.name, model.mae_repository, model.mae_parameters, model.mae_weight_bytes, None)
+            replace(
+                _entry(model.name, model.mae_repository, model.mae_parameters, model.mae_weight_bytes, None), kind=kind
+            )
             for model in PUBLISHED.values()
         ]
     size = (DEMO_FOLDER / WEIGHTS).stat().st_size  # in half precision, with a header of next to nothing
@@ -85,15 +91,20 @@ def cached() -> tuple[CachedModel, ...]:
     )
 
 
-def download(name: str, folder: str | None, *, force: bool, progress: hub.Progress) -> Downloaded:
+def download(
+    name: str, folder: str | None, *, kind: Kind = "classifier", force: bool, progress: hub.Progress
+) -> Downloaded:
     """Fetch one model's files into the Hub cache, verified, and copy them into a folder if one is named.
 
-    force: fetch them again although they are there. Raises UsageError for what is not the name of a model to download,
-    CheckpointError if the files can't be had or are not a Hiera classifier or backbone, OutputError for the folder.
+    kind: which of those that are published under the name of a size; of any other repository its tensors tell. force:
+    fetch them again although they are there. Raises UsageError for what is not the name of a model to download,
+    CheckpointError if the files can't be fetched or are not a Hiera, OutputError for the folder.
     """
     if name == DEMO:
         raise UsageError("the demo model is inside the program: there is nothing to download")
-    repository = PUBLISHED[name].repository if name in PUBLISHED else name
+    repository = name
+    if published := PUBLISHED.get(name):
+        repository = published.repository if kind == "classifier" else published.mae_repository
     if not hub.is_repository_name(repository):
         close = near_model(name)
         raise UsageError(
@@ -103,7 +114,12 @@ def download(name: str, folder: str | None, *, force: bool, progress: hub.Progre
         )
     was_here = hub.cached(repository, (CONFIG, WEIGHTS)) is not None and not force
     files = hub.fetch(repository, (CONFIG, WEIGHTS), force=force, progress=progress)
-    resolve.resolve(repository, offline=True)
+    try:
+        resolve.resolve(repository, offline=True)
+    except CheckpointError as error:
+        if error.remedy != "reconstruct":  # it is none of labels or features, but may be a masked autoencoder
+            raise
+        autoencoder.resolve_autoencoder(repository, offline=True)
     if was_here:
         progress.say(f"{name} is on this machine already")
     if folder is not None:

@@ -27,6 +27,9 @@ def download(
         str | None,
         typer.Option(metavar="DIR", help="Put the files into DIR as well, to carry to another machine."),
     ] = None,
+    mae: Annotated[
+        bool, typer.Option("--mae", help="The masked autoencoders of these sizes, for hiera reconstruct.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is here already.")] = False,
     as_json: Json = False,
     quiet: Quiet = 0,
@@ -39,13 +42,15 @@ def download(
     names = [model_name(name) for name in models or ["tiny"]]
     say = messages.remarks_unless(quiet)
     progress = hub.Progress(say, bar=not quiet)
+    kind: inventory.Kind = "autoencoder" if mae else "classifier"
+    command = "reconstruct" if mae else "classify"
     fetched = []
     for name in names:
         folder = None if to is None else to if len(names) == 1 else f"{to}/{name.replace('/', '--')}"
         with interruptible():
-            entry = apart(partial(inventory.download, name, folder, force=force, progress=progress))
+            entry = apart(partial(inventory.download, name, folder, kind=kind, force=force, progress=progress))
         if folder is not None:
-            say(f"there: hiera classify -m {folder} INPUT...")
+            say(f"there: hiera {command} -m {folder} INPUT...")
         fetched.append(entry)
         if not as_json:
             messages.write(printable(f"{entry.name}\t{entry.folder}", keep="\t"))

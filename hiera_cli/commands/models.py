@@ -12,7 +12,7 @@ def models(as_json: Json = False) -> None:
     from hiera_cli.commands import tables
     from hiera_cli.system import terminal
 
-    entries = inventory.models()
+    entries = [*inventory.models(), *inventory.models("autoencoder")]
     if as_json:
         messages.write_json(entries)
     else:

@@ -18,22 +18,30 @@ NAME_CELLS = 16  # of a fact
 
 
 def models_table(entries: Sequence[ModelEntry], columns: int | None) -> list[str]:
-    """A line a model; in a narrow terminal each repository on a line of its own, under its model."""
+    """A line a model, the masked autoencoders last; in a narrow terminal each repository on a line under its model."""
+    classifiers = [entry for entry in entries if entry.kind == "classifier"]
+    autoencoders = [entry for entry in entries if entry.kind == "autoencoder"]
+    lines = _models(classifiers, columns)
+    if autoencoders:
+        about = "Masked autoencoders, for `hiera reconstruct` (`hiera download NAME --mae`):"
+        lines += ["", *wrapped(about, columns, whole_words=True), *_models(autoencoders, columns)]
+    return [*lines, "", *wrapped(f"Licence of the weights: {LICENCE}. TOP-1: ImageNet-1K, as published.", columns)]
+
+
+def _models(entries: Sequence[ModelEntry], columns: int | None) -> list[str]:
     below = columns is not None and columns < MODELS_COLUMNS
-    lines = [
-        f"{'NAME':<10} {'PARAMETERS':>10} {'DOWNLOAD':>10} {'TOP-1':>7}  {'HERE':<8}" + "  REPOSITORY" * (not below)
-    ]
+    top1 = f" {'TOP-1':>7}" if any(entry.top1 is not None for entry in entries) else ""
+    lines = [f"{'NAME':<10} {'PARAMETERS':>10} {'DOWNLOAD':>10}{top1}  {'HERE':<8}" + "  REPOSITORY" * (not below)]
     for entry in entries:
-        accuracy = f"{entry.top1:.1f} %" if entry.top1 is not None else "–"
+        accuracy = f" {f'{entry.top1:.1f} %' if entry.top1 is not None else '–':>7}" if top1 else ""
         size = f"{entry.bytes / 1e6:,.0f} MB" if entry.repository else "–"
         here = "built in" if not entry.repository else "yes" if entry.on_this_machine else "no"
         lines.append(
-            f"{entry.name:<10} {entry.parameters / 1e6:>8.1f} M {size:>10} {accuracy:>7}  {here:<8}"
+            f"{entry.name:<10} {entry.parameters / 1e6:>8.1f} M {size:>10}{accuracy}  {here:<8}"
             + ("\n    " if below else "  ")
             + (entry.repository or "knows the sample images alone")
         )
-    lines.append("")
-    return [*lines, *wrapped(f"Licence of the weights: {LICENCE}. TOP-1: ImageNet-1K, as published.", columns)]
+    return lines
 
 
 def info_lines(info: Info, columns: int | None) -> list[str]:
