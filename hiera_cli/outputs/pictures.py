@@ -27,7 +27,7 @@ class Pictures:
     def __init__(self, path: str, *, folder: bool, overwrite: bool = False) -> None:
         self._path = path
         self._folder = folder
-        taken = os.path.lexists(path) if not folder else os.path.isdir(path) and any(os.scandir(path))
+        taken = os.path.lexists(path) if not folder else os.path.isdir(path) and bool(os.listdir(path))
         if folder and os.path.lexists(path) and not os.path.isdir(path):
             raise OutputError(f"{path} is not a folder", remedy="picture or folder")
         if taken and not overwrite:
