@@ -44,6 +44,7 @@ def test_features_are_written_in_input_order_and_what_failed_is_named(call: Call
         assert loaded["paths"].tolist() == [f"{photos}/a.jpg", f"{photos}/c.jpg"]
         assert loaded["failed_paths"].tolist() == [f"{photos}/b.jpg"]
         for row, features in zip(loaded["features"], (expected[0], expected[2]), strict=True):
+            assert features is not None
             np.testing.assert_allclose(row, features, atol=1e-4)
 
 
@@ -131,5 +132,5 @@ def test_an_interrupted_run_leaves_a_whole_file_of_what_was_done(environment: di
     assert (process.returncode, "what was done is in f.npz.part" in err) == (130, True)
     with np.load(part) as loaded:
         paths, features = loaded["paths"].tolist(), loaded["features"]
-    assert paths == [str(folder / f"{number:04}.jpg") for number in range(len(paths))]
+    assert paths == sorted(set(paths))  # with gaps, maybe: what is known behind an input that is not done is kept
     assert (len(features), len(features) > 10, float(np.ptp(features, axis=0).max())) == (len(paths), True, 0.0)
