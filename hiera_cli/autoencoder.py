@@ -38,6 +38,7 @@ class Autoencoder:
         self._device = torch.device(placement.device)
         self.batch_size = 1 if self._device.type == "cpu" else 64
         self.in_flight = 1
+        self.takes_crops = False
         self.precision = "fp32"
         with faults(placement, "the weights"):
             with torch.device("meta"):  # no storage and no initialisation: the checkpoint's tensors are put in

@@ -40,6 +40,7 @@ class Brightness:
     """
 
     in_flight = 1
+    takes_crops = False
 
     def __init__(self, batch_size: int = 4) -> None:
         self.batch_size = batch_size

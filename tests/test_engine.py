@@ -27,8 +27,9 @@ from hiera_cli.commands.remedies import hint
 from hiera_cli.engines import compiled, packed
 from hiera_cli.engines.open import open_engine
 from hiera_cli.engines.placement import Accelerators, Machine, Placement, choose
-from hiera_cli.engines.torch_engine import TorchEngine
+from hiera_cli.engines.torch_engine import TorchEngine, normalised
 from hiera_cli.errors import CheckpointError, DeviceError
+from hiera_cli.images import recipe
 from hiera_cli.images.decode import load
 from hiera_cli.inputs.source import Source
 from hiera_cli.pipeline.options import Options
@@ -308,7 +309,7 @@ class FakeCuda:
             "cuda.stream": self.stream,
             "cuda.current_stream": lambda device: self.compute,
             "cuda.Event": lambda blocking: self.Event(self.log),
-            "empty": lambda *shape, pin_memory: empty(*shape),
+            "empty": lambda *shape, dtype, pin_memory: empty(*shape, dtype=dtype),
             "Tensor.record_stream": lambda tensor, stream: self.log.append(f"batch is kept for {stream.name}"),
         }.items():
             monkeypatch.setattr(f"torch.{name}", value)
@@ -371,6 +372,49 @@ def test_a_gpu_is_waited_for_only_at_the_end_of_its_own_batch(
     ]
     np.testing.assert_array_equal(answer(), expected)
     assert cuda.log[-1] == "waited for it"
+
+
+def test_crops_are_normalised_on_the_device_to_the_same_values_and_travel_as_bytes(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    pixels = [recipe.normalised(crop) for crop in crops]
+    np.testing.assert_array_equal(normalised(torch.from_numpy(crops)).numpy(), pixels)
+    expected = engine.run(np.stack(pixels))
+    cuda = FakeCuda(monkeypatch)
+    monkeypatch.setattr(engine, "_copies", cuda.copies)
+    copied = []
+    stack = torch.stack
+
+    def recorded(images: list[torch.Tensor], *arguments: Any, **options: Any) -> torch.Tensor:
+        copied.append(images[0].dtype)
+        return stack(images, *arguments, **options)
+
+    monkeypatch.setattr(torch, "stack", recorded)
+    np.testing.assert_array_equal(engine.submit(list(crops))(), expected)
+    assert copied[0] == torch.uint8
+    np.testing.assert_array_equal(engine.submit([pixels[0], crops[1], pixels[2]])(), expected)  # some came before
+
+
+def test_an_engine_that_takes_crops_gets_them_once_it_is_there(tmp_path: Path) -> None:
+    from test_classifier import Brightness, grey, outcome, stand_in
+
+    class TakingCrops(Brightness):
+        takes_crops = True
+        taken: list[np.dtype[Any]]
+
+        def submit(self, pixels: Any) -> Any:
+            self.taken += [each.dtype for each in pixels]
+            return super().submit([recipe.normalised(each) if each.dtype == np.uint8 else each for each in pixels])
+
+    device = TakingCrops()
+    device.taken = []
+    paths = [grey(tmp_path, f"{number:03}.png", number % 10) for number in range(100)]
+    results = Stream(map(Source, paths), lambda: stand_in(device), Classify(1), Options(workers=1))
+    assert [outcome(result) for result in results] == [f"step {number % 10}" for number in range(100)]
+    assert device.taken[0] == np.float32
+    assert device.taken[-1] == np.uint8
+    assert not open_engine(resolve.resolve("demo"), Placement("cpu", "fp32"), save=False).takes_crops
 
 
 def test_a_gpu_that_fails_is_told_in_a_sentence(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -831,6 +831,7 @@ class FakeEngine:
     batch_size = 4
     precision = "fp32"
     in_flight = 1
+    takes_crops = False
 
     def __init__(self, wanted: int) -> None:
         self.batches: list[tuple[float, list[int]]] = []

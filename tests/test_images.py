@@ -708,7 +708,9 @@ def test_full_decode_gives_the_reference_on_large_jpegs_too(tmp_path: Path) -> N
     assert difference(decode.decode_bytes(data), expected) > 0.01
     path = write(tmp_path / "large.jpg", data)
     seen: list[np.ndarray] = []
-    classifier = stand_in(SimpleNamespace(batch_size=1, in_flight=1, precision="fp32", submit=submits(seen)))
+    classifier = stand_in(
+        SimpleNamespace(batch_size=1, in_flight=1, takes_crops=False, precision="fp32", submit=submits(seen))
+    )
     [result] = classifier.classify([path], full_decode=True)
     assert result.error is None
     assert difference(seen[0], expected) <= 1e-6

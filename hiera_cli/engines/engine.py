@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from hiera_cli.engines.placement import Placement
 from hiera_cli.errors import DeviceError, is_out_of_memory
@@ -38,18 +38,20 @@ class Engine(Protocol):
     """What the pipeline asks of an engine.
 
     batch_size: images to run together. precision: fp32, bf16 or fp16. in_flight: batches to have submitted at once: 1
-    where `submit` computes, more where a device works by itself and can have its next batch while it does.
+    where `submit` computes, more where a device works by itself and can have its next batch while it does. takes_crops:
+    whether an image may be its crop too, uint8 (224, 224, 3), which the engine normalises.
     """
 
     batch_size: int
     precision: str
     in_flight: int
+    takes_crops: bool
 
     def describe(self) -> str:
         """The device and precision in use, for a person."""
         ...
 
-    def submit(self, pixels: Sequence[NDArray[np.float32]], output: Output = "logits") -> Answer:
+    def submit(self, pixels: Sequence[NDArray[Any]], output: Output = "logits") -> Answer:
         """Start on a batch, each image (3, 224, 224). Raises ValueError for logits of a backbone, which has none."""
         ...
 

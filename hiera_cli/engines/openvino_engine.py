@@ -71,6 +71,7 @@ class OpenVinoEngine:
         self.placement = placement
         self.precision = placement.precision
         self.batch_size = batch_size or BATCH_SIZE
+        self.takes_crops = False
         self._streams = cpu_count()
         self.in_flight = self._streams + 1
         self._architecture = checkpoint.architecture
@@ -85,7 +86,7 @@ class OpenVinoEngine:
         """Such as `cpu (OpenVINO, 2 threads), bf16`."""
         return f"cpu (OpenVINO, {self._model.get_property('INFERENCE_NUM_THREADS')} threads), {self.precision}"
 
-    def submit(self, pixels: Sequence[NDArray[np.float32]], output: Output = "logits") -> Answer:
+    def submit(self, pixels: Sequence[NDArray[Any]], output: Output = "logits") -> Answer:
         """Start on a batch, each image (3, 224, 224). Out of memory halves the batch and goes on.
 
         The Answer raises DeviceError if not even one image fits, or OpenVINO fails.
@@ -93,7 +94,7 @@ class OpenVinoEngine:
         check_output(output, self._architecture)
         started = self._start(pixels, output)
 
-        def rows(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        def rows(images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
             return started() if images is pixels else self._start(images, output)()
 
         def wait() -> NDArray[np.float32]:
@@ -108,7 +109,7 @@ class OpenVinoEngine:
         answers = [self.submit(list(pixels[start : start + size]), output) for start in range(0, len(pixels), size)]
         return np.concatenate([answer() for answer in answers])
 
-    def _start(self, pixels: Sequence[NDArray[np.float32]], output: Output) -> Answer:
+    def _start(self, pixels: Sequence[NDArray[Any]], output: Output) -> Answer:
         try:
             return self._started(pixels, output)
         except (RuntimeError, MemoryError) as error:  # it is the same whether a batch fails now or on its way
@@ -119,7 +120,7 @@ class OpenVinoEngine:
 
         return wait
 
-    def _started(self, pixels: Sequence[NDArray[np.float32]], output: Output) -> Answer:
+    def _started(self, pixels: Sequence[NDArray[Any]], output: Output) -> Answer:
         with self._lock:
             if len(pixels) > 1 and self._streams > 1 and not self._has_streams:
                 self._model = self._compiler.model(streams(self._streams))

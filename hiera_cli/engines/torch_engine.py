@@ -18,6 +18,7 @@ from hiera_cli.checkpoints.checkpoint import Checkpoint
 from hiera_cli.engines import packed
 from hiera_cli.engines.engine import Answer, Output, check_output, faults, in_halves
 from hiera_cli.engines.placement import Accelerators, Placement
+from hiera_cli.images import recipe
 from hiera_cli.model.hiera import Hiera
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,6 +69,12 @@ class _ImageByImage(nn.Module):
         return torch.cat([self._layer(image) for image in torch.split(x, 1)])
 
 
+def normalised(crops: torch.Tensor) -> torch.Tensor:
+    """The last step of the recipe, on a device: uint8 (B, 224, 224, 3) → float32 (B, 3, 224, 224), the same values."""
+    table = torch.from_numpy(recipe.NORMALISED).to(crops.device)
+    return torch.stack([table[channel][crops[..., channel].int()] for channel in range(3)], 1)
+
+
 _TF32_SWITCH = threading.Lock()
 
 
@@ -102,6 +109,9 @@ class TorchEngine:
         self.batch_size = batch_size or BATCH_SIZES[self._device.type]
         self._copies: torch.cuda.Stream | None = None
         self.in_flight = 1
+        self.takes_crops = (
+            self._device.type == "cuda"
+        )  # a quarter of the bytes to copy; on a CPU there is nothing to gain
         _check_address_space(checkpoint.stamp().size)
         with torch.device("meta"):  # no storage and no initialisation: the checkpoint's tensors are put in
             self._model = Hiera(checkpoint.architecture)
@@ -126,7 +136,7 @@ class TorchEngine:
             detail = f" ({torch.get_num_threads()} threads)" if self._device.type == "cpu" else ""
         return f"{self.placement.device}{detail}, {self.placement.precision}"
 
-    def submit(self, pixels: Sequence[NDArray[np.float32]], output: Output = "logits") -> Answer:
+    def submit(self, pixels: Sequence[NDArray[Any]], output: Output = "logits") -> Answer:
         """Start on a batch, each image (3, 224, 224). Out of memory halves the batch and goes on.
 
         On CUDA everything is only queued here, the copies to the device and back too; the Answer waits for it. Raises
@@ -154,7 +164,7 @@ class TorchEngine:
         """(batch, 3, 224, 224) → (batch, …)."""
         return self.submit(list(pixels), output)()
 
-    def _run(self, pixels: Sequence[NDArray[np.float32]], output: Output) -> torch.Tensor:
+    def _run(self, pixels: Sequence[NDArray[Any]], output: Output) -> torch.Tensor:
         batch = self._to_device(pixels).to(self._dtype)
         together = CPU_MICRO_BATCH if self._device.type == "cpu" else len(batch)
         with _without_tf32() if self._copies is not None and self.precision == "fp32" else nullcontext():
@@ -165,11 +175,18 @@ class TorchEngine:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _to_device(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-        images = [torch.from_numpy(image) for image in pixels]
+    def _to_device(self, pixels: Sequence[NDArray[Any]]) -> torch.Tensor:
+        if not all(
+            image.dtype == np.uint8 for image in pixels
+        ):  # the first that were decoded, before the engine was there
+            pixels = [recipe.normalised(image) if image.dtype == np.uint8 else image for image in pixels]
+        batch = self._copied([torch.from_numpy(image) for image in pixels])
+        return normalised(batch) if batch.dtype == torch.uint8 else batch
+
+    def _copied(self, images: list[torch.Tensor]) -> torch.Tensor:
         if self._copies is None:
             return torch.stack(images).to(self._device)
-        pinned = torch.empty(len(images), *images[0].shape, pin_memory=True)
+        pinned = torch.empty(len(images), *images[0].shape, dtype=images[0].dtype, pin_memory=True)
         torch.stack(images, out=pinned)
         with torch.cuda.stream(self._copies):  # beside the batch that is being computed
             batch = pinned.to(self._device, non_blocking=True)

@@ -10,13 +10,15 @@ import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from hiera_cli.errors import DecodeError, InputError, NotFoundError, ReadError, TooLargeError
 from hiera_cli.images import jpeg, pillow
 from hiera_cli.images.bounds import Metered, check_extent, check_pieces, check_thumbnail
-from hiera_cli.images.recipe import RESIZE, Pixels, crop, flat, normalised, orientation, turned
+from hiera_cli.images.recipe import RESIZE, crop, flat, normalised, orientation, turned
 from hiera_cli.images.remarks import collected
 from hiera_cli.images.room import Room
 from hiera_cli.inputs import signatures
@@ -42,12 +44,14 @@ class Decoding:
     """How far an image may go, and how it is decoded.
 
     max_pixels: larger ones are refused before they are decoded. full: decode large JPEGs in full, as the reference
-    does, not at a reduced scale. room: the memory that the images decoded side by side share.
+    does, not at a reduced scale. room: the memory that the images decoded side by side share. crops: leave the last
+    step of the recipe to an engine that takes it: uint8 (224, 224, 3), and not float32 (3, 224, 224).
     """
 
     max_pixels: int = MAX_PIXELS
     full: bool = False
     room: Room = field(default_factory=Room, compare=False)
+    crops: bool = False
 
     @property
     def max_jpeg_bytes(self) -> int:
@@ -67,8 +71,8 @@ def suffixes() -> frozenset[str]:
     return frozenset(known | HEIC_SUFFIXES)
 
 
-def load(path: str, decoding: Decoding | None = None) -> Pixels:
-    """Read one file. Returns float32 (3, 224, 224).
+def load(path: str, decoding: Decoding | None = None) -> NDArray[Any]:
+    """Read one file. Returns float32 (3, 224, 224), or the crop if `decoding` asks for it.
 
     Raises InputError: nothing there, not a regular file, unreadable, no image, over a limit, truncated.
     """
@@ -123,7 +127,7 @@ def _kind_name(mode: int) -> str:
 
 
 @collected()
-def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) -> Pixels:
+def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) -> NDArray[Any]:
     """Decode and preprocess one image, and close its stream. Returns float32 (3, 224, 224). Raises InputError."""
     decoding = decoding or Decoding()
     data = None
@@ -144,16 +148,16 @@ def decode(stream: io.RawIOBase | io.BytesIO, decoding: Decoding | None = None) 
             if not decoding.full:
                 _draft(image)
         with decoding.room.hold(_need(image, pixels) + len(data or b"")):
-            return _by_the_recipe(_loaded(image, data, start, decoding), orientation(image))
+            return _by_the_recipe(_loaded(image, data, start, decoding), orientation(image), decoding)
 
 
 @collected()
-def decode_image(image: Image.Image, decoding: Decoding | None = None) -> Pixels:
+def decode_image(image: Image.Image, decoding: Decoding | None = None) -> NDArray[Any]:
     """`decode` for an image in memory, of which nothing is known. Raises InputError."""
     decoding = decoding or Decoding()
     with _limit_for_pillow(decoding):
         read(image, decoding)
-        return _by_the_recipe(image, orientation(image))
+        return _by_the_recipe(image, orientation(image), decoding)
 
 
 def _limit_for_pillow(decoding: Decoding) -> AbstractContextManager[None]:
@@ -202,10 +206,11 @@ def _in_silence(image: Image.Image) -> AbstractContextManager[None]:
     return libtiff.silenced()
 
 
-def _by_the_recipe(image: Image.Image, how: Image.Transpose | None) -> Pixels:
+def _by_the_recipe(image: Image.Image, how: Image.Transpose | None, decoding: Decoding) -> NDArray[Any]:
     """The array of an image that is loaded. how: what turns it upright."""
     try:
-        return normalised(crop(flat(turned(image, how))))
+        cropped = crop(flat(turned(image, how)))
+        return cropped if decoding.crops else normalised(cropped)
     except MemoryError as error:
         raise _no_memory() from error
 
@@ -321,7 +326,7 @@ def read(image: Image.Image, decoding: Decoding | None = None) -> None:
         _loaded(image, None, b"", decoding)
 
 
-def decode_bytes(data: bytes, decoding: Decoding | None = None) -> Pixels:
+def decode_bytes(data: bytes, decoding: Decoding | None = None) -> NDArray[Any]:
     """`decode` for an image that is in memory."""
     if not data:
         raise DecodeError("no bytes at all")

@@ -44,11 +44,12 @@ ORIENTATIONS = {
 }
 
 # Normalisation as a table: 256 values a channel, computed in double as the reference does.
-_NORMALISED: NDArray[np.float32] = np.stack(
+NORMALISED: NDArray[np.float32] = np.stack(
     [(np.arange(256) / 255 - mean) / std for mean, std in zip(MEAN, STD, strict=True)]
 ).astype(np.float32)
 
-Pixels = NDArray[np.float32]
+Pixels = NDArray[np.float32]  # (3, 224, 224), normalised
+Crop = NDArray[np.uint8]  # (224, 224, 3), what is to be normalised
 
 
 @collected()
@@ -82,7 +83,7 @@ def normalised(pixels: NDArray[np.uint8]) -> Pixels:
     """(224, 224, 3) → (3, 224, 224)."""
     normalised = np.empty((3, CROP, CROP), np.float32)
     for channel in range(3):  # "clip" clips nothing of 8 bits; without it, take() makes a copy of `out`
-        np.take(_NORMALISED[channel], pixels[..., channel], out=normalised[channel], mode="clip")
+        np.take(NORMALISED[channel], pixels[..., channel], out=normalised[channel], mode="clip")
     return normalised
 
 

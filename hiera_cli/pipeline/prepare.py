@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from hiera_cli.errors import DecodeError, FetchError, InputError, ReadError, TooLargeError
 from hiera_cli.images import decode
 from hiera_cli.images.decode import Decoding
-from hiera_cli.images.recipe import Pixels
 from hiera_cli.images.remarks import collected
 from hiera_cli.inputs import lists, read, signatures
 from hiera_cli.inputs.source import Kind, Source, descriptor
@@ -20,11 +22,11 @@ from hiera_cli.result import Failure, Stamp, stamp_of
 class Prepared:
     """What became of an input.
 
-    outcome: float32 (3, 224, 224), or why there is no array. stamp: of a file, before it was read. remarks: what its
-    decoder said of it.
+    outcome: float32 (3, 224, 224), or the crop if that was asked for (Decoding), or why there is no array. stamp: of
+    a file, before it was read. remarks: what its decoder said of it.
     """
 
-    outcome: Pixels | Failure
+    outcome: NDArray[Any] | Failure
     stamp: Stamp | None = None
     remarks: tuple[str, ...] = ()
 
@@ -38,7 +40,7 @@ def prepare(
     is a fault of this program.
     """
     stamp = stamp_of(source.path) if source.kind is Kind.FILE else None
-    outcome: Pixels | Failure
+    outcome: NDArray[Any] | Failure
     with collected() as remarks:
         try:
             outcome = _pixels(source, body, decoding or Decoding(), limits or Limits())
@@ -54,7 +56,7 @@ def failure(error: InputError) -> Failure:
     return Failure(type(error).__name__, error.message, error.remedy)
 
 
-def _pixels(source: Source, body: bytes | None, decoding: Decoding, limits: Limits) -> Pixels:
+def _pixels(source: Source, body: bytes | None, decoding: Decoding, limits: Limits) -> NDArray[Any]:
     if source.error is not None:
         raise source.error
     if source.image is not None:

@@ -19,13 +19,14 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from numpy.typing import NDArray
+
 from hiera_cli.engines.machine import cpu_count
 from hiera_cli.errors import (
     FetchError,
     HieraError,
     InputError,
 )
-from hiera_cli.images.recipe import Pixels
 from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.prepare import failure, prepare
@@ -58,7 +59,7 @@ class _Entry(Generic[R]):
         self.place = place
         self.fetched = fetched
         self.data: bytes | None = None
-        self.pixels: Pixels | None = None
+        self.pixels: NDArray[Any] | None = None
         self.stamp: Stamp | None = None
         self.remarks: tuple[str, ...] = ()
         self.result: R | None = None
@@ -82,6 +83,7 @@ class Stream(Generic[M, R]):
         self._settings = self._options.records(task).settings
         self._workers = self._options.workers or min(cpu_count(), MAX_WORKERS)
         self._model: M | None = None
+        self._decoding = self._options.decoding
         self._fetcher: Fetcher | None = None
         self._stopped = False
         self._entries: deque[_Entry[R]] = deque()  # begun and not yielded yet, in input order
@@ -260,7 +262,7 @@ class Stream(Generic[M, R]):
         while (entry := self._tasks.get()) is not None:
             try:
                 options = self._options
-                prepared = prepare(entry.source, entry.data, decoding=options.decoding, limits=options.limits)
+                prepared = prepare(entry.source, entry.data, decoding=self._decoding, limits=options.limits)
                 entry.stamp, entry.remarks, entry.data = prepared.stamp, prepared.remarks, None
                 if entry.source.image is not None:  # no longer needed here, while the Result may wait for long
                     entry.source = replace(entry.source, image=None)
@@ -281,6 +283,7 @@ class Stream(Generic[M, R]):
             finally:
                 self.loading = False
             self._in_flight = self._model.engine.in_flight
+            self._decoding = replace(self._decoding, crops=self._model.engine.takes_crops)  # of those from here on
             # The next batches are decoded while these run.
             self._ahead.release(self._in_flight * self._model.engine.batch_size)
         pixels = [entry.pixels for entry in batch if entry.pixels is not None]

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from hiera_cli.checkpoints.labels import Label
 from hiera_cli.engines.engine import Engine
 from hiera_cli.errors import InferenceError, UsageError
-from hiera_cli.images.recipe import Pixels
 from hiera_cli.result import Result
 
 SCORE_DIGITS = 6  # in records
@@ -105,7 +104,7 @@ class Classify:
         return 200 * self.top_k
 
     def submit(
-        self, model: Classifier, pixels: Sequence[Pixels], places: Sequence[int]
+        self, model: Classifier, pixels: Sequence[NDArray[Any]], places: Sequence[int]
     ) -> Callable[[], NDArray[np.float32]]:
         """Start on the logits of a batch."""
         return model.engine.submit(pixels)

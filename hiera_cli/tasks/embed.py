@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from hiera_cli.engines.engine import Engine
 from hiera_cli.errors import InferenceError
-from hiera_cli.images.recipe import Pixels
 from hiera_cli.result import Result
 
 
@@ -73,7 +72,7 @@ class Embed:
         return 4 * 2048 * (49 if self.tokens else 1)
 
     def submit(
-        self, model: Embedder, pixels: Sequence[Pixels], places: Sequence[int]
+        self, model: Embedder, pixels: Sequence[NDArray[Any]], places: Sequence[int]
     ) -> Callable[[], NDArray[np.float32]]:
         """Start on the features of a batch."""
         return model.engine.submit(pixels, "tokens" if self.tokens else "features")

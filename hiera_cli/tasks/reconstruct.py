@@ -76,7 +76,9 @@ class Reconstruct:
         """Of a Result that waits."""
         return 500_000 if self.pictures else 1_000
 
-    def submit(self, model: Predictor, pixels: Sequence[Pixels], places: Sequence[int]) -> Callable[[], Iterable[Row]]:
+    def submit(
+        self, model: Predictor, pixels: Sequence[NDArray[Any]], places: Sequence[int]
+    ) -> Callable[[], Iterable[Row]]:
         """Predict a batch."""
         noise = np.stack([noise_for(self.seed, place) for place in places])
         rows = zip(pixels, *model.predict(np.stack(pixels), noise, mask_ratio=self.mask_ratio), strict=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from hiera_cli.images.recipe import Pixels
+from numpy.typing import NDArray
+
 from hiera_cli.result import Result
 
 
@@ -16,12 +17,13 @@ class Batches(Protocol):
     """How a model takes images.
 
     batch_size: images to run together; it may shrink. in_flight: batches to have submitted at once. precision: fp32,
-    bf16 or fp16.
+    bf16 or fp16. takes_crops: whether it normalises crops by itself, and prefers them: uint8 (224, 224, 3).
     """
 
     batch_size: int
     in_flight: int
     precision: str
+    takes_crops: bool
 
 
 class Model(Protocol):
@@ -56,7 +58,7 @@ class Task(Protocol[M, R]):
         """About how much memory a Result takes that waits for an earlier input."""
         ...
 
-    def submit(self, model: M, pixels: Sequence[Pixels], places: Sequence[int]) -> Callable[[], Iterable[Any]]:
+    def submit(self, model: M, pixels: Sequence[NDArray[Any]], places: Sequence[int]) -> Callable[[], Iterable[Any]]:
         """Start on a batch. places: of the images, in the order of all inputs, from 0.
 
         Returns what waits for the rows, one an image. Both raise DeviceError.
