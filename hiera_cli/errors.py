@@ -22,11 +22,11 @@ class UsageError(HieraError):
 
 
 class CheckpointError(HieraError):
-    """The weights can't be had, are damaged, or are not those of a Hiera classifier."""
+    """The weights are not available, are damaged, or are not those of the model that is asked for."""
 
 
 class DeviceError(HieraError):
-    """The device or the precision that was asked for can't be had."""
+    """The device or the precision that was asked for is not available, or it failed."""
 
 
 class OutputError(HieraError):

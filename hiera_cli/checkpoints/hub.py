@@ -114,7 +114,7 @@ def fetch(
 ) -> list[Path]:
     """Paths of a repository's files, from the cache or else from the Hub.
 
-    force: fetch them again although they are there. Raises CheckpointError if they can't be had.
+    force: fetch them again although they are there. Raises CheckpointError if they are not available.
     """
     if not force and (files := cached(repository, filenames)):
         return files

@@ -18,7 +18,7 @@ PACKAGES = ("torch", "openvino", "pillow", "numpy", "safetensors", "huggingface_
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """A compiled model that is kept. name: of the model and the precision. bytes: its size."""
+    """A compiled model on disk. name: of the model and the precision. bytes: its size."""
 
     name: str
     bytes: int
@@ -26,7 +26,7 @@ class CompiledModel:
 
 @dataclass(frozen=True)
 class Info:
-    """Versions, by name; where and how a model would run, and why; what is kept on this machine, and where."""
+    """Versions, by name; where and how a model would run, and why; what is on this machine, and where."""
 
     versions: dict[str, str]
     device: str
@@ -43,7 +43,7 @@ class Info:
 
 
 def info(engine: str, device: str, precision: str) -> Info:
-    """The facts for an engine, device and precision. Raises DeviceError if one of these can't be had."""
+    """The facts for an engine, device and precision. Raises DeviceError if one of these is not available."""
     placement = choose(engine, device, precision, this_machine("torch", device))
     versions = {"hiera": __version__, "python": platform.python_version()}
     return Info(

@@ -1,4 +1,4 @@
-"""Hiera compiled for the CPU by OpenVINO, without torch: the network as a graph, and the compiled graph kept on disk.
+"""Hiera compiled for the CPU by OpenVINO, without torch: the network as a graph, and the compiled graph saved to disk.
 
 Compiling takes about a second; the outcome is saved in the user's cache folder and loaded from there in a fraction of
 it. A saved file says what it was compiled from and for, and carries a checksum: a wrong or damaged one is made anew.

@@ -1,4 +1,4 @@
-"""Pillow, kept to the file that a thread decodes.
+"""Pillow, confined to the file that a thread decodes.
 
 Pillow warns through `warnings` and `logging`, and holds sizes against `Image.MAX_IMAGE_PIXELS`: a process has one set
 of filters, one log and one limit. None of them is changed here. Instead, while a file is decoded, Pillow's own modules
