@@ -65,16 +65,22 @@ class Autoencoder:
     ) -> Predicted:
         """Predict every patch of images of which most is hidden.
 
-        pixels: (B, 3, 224, 224), as `preprocess` gives each. noise: (B, 49), finite: the mask units with the smallest
-        are shown. mask_ratio: the share that is hidden, between 0 and 1; the checkpoint's own unless given.
+        pixels: (B, 3, 224, 224), as `preprocess` gives each; other floating-point numbers than float32 are converted.
+        noise: (B, 49), finite: the mask units with the smallest are shown. mask_ratio: the share that is hidden, between
+        0 and 1; the checkpoint's own unless given.
 
         Returns the prediction (B, 196, 768): of each of 14 × 14 patches of 16 × 16 pixels, by rows, the 3 channels'
         normalised pixels less the patch's mean and over its deviation; what was shown, (B, 49) bool; and each image's
         loss (B,), the mean squared error of that over the hidden patches.
 
-        Raises UsageError for a mask ratio that hides nothing or all, ValueError for arrays of other shapes, DeviceError
-        if not even one image fits or the device fails.
+        Raises UsageError for a mask ratio that hides nothing or all, TypeError or ValueError for other arrays,
+        DeviceError if not even one image fits or the device fails.
         """
+        if not isinstance(pixels, np.ndarray) or not isinstance(noise, np.ndarray):
+            raise TypeError(f"pixels and noise are arrays, not {type(pixels).__name__} and {type(noise).__name__}")
+        if pixels.dtype.kind != "f" or noise.dtype.kind != "f" or not np.isfinite(noise).all():
+            raise ValueError("pixels and noise are floating-point numbers, normalised and finite: see preprocess")
+        pixels, noise = pixels.astype(np.float32, copy=False), noise.astype(np.float32, copy=False)
         ratio = self.checkpoint.decoder.mask_ratio if mask_ratio is None else mask_ratio
         if not 0 < ratio < 1 or not 0 < visible_units(ratio) < MASK_UNITS:
             raise UsageError(f"a mask ratio of {ratio} does not leave mask units both to see and to predict")

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import pytest
 from checkpoint_maker import SMALL, reference_model
-from conftest import SAMPLES, Call
+from conftest import SAMPLES, Bash, Call
 
 from hiera_cli import load_classifier
 
@@ -84,7 +84,8 @@ def test_jsonl_is_resumed_and_refuses_other_settings_and_other_records(call: Cal
     ):
         refused = call("embed", CAT, "-o", "f.jsonl", "--resume", *options)
         assert (refused.status, told in refused.err) == (2, True)
-    assert call("classify", CAT, "-o", "f.jsonl", "--resume").status == 2
+    refused = call("classify", CAT, "-o", "f.jsonl", "--resume", "-k", "1")
+    assert (refused.status, "line 1 of it is a record of another command" in refused.err) == (2, True)
     assert call("classify", CAT, "-o", "l.jsonl").status == 0
     refused = call("embed", CAT, "-o", "l.jsonl", "--resume")
     assert (refused.status, "cannot go on with l.jsonl" in refused.err) == (2, True)
@@ -97,6 +98,12 @@ def test_a_backbone_gives_features_from_the_command_line(call: Call, tmp_path: P
     assert (done.status, len(done.records()[0]["features"])) == (0, SMALL.features)
     refused = call("classify", CAT, "-m", tmp_path / "backbone")
     assert (refused.status, f"hiera embed -m {tmp_path}/backbone" in refused.err) == (2, True)
+
+
+def test_arrays_that_do_not_fit_on_the_disk_leave_nothing_and_say_so(bash: Bash, photos: Path) -> None:
+    done = bash(f"ulimit -f 1; hiera embed {photos} -o f.npz -q --tokens; ls -A f.npz*")
+    assert "cannot write f.npz: File too large" in done.stderr
+    assert "No such file" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,25 @@ def test_what_an_interrupted_run_has_done_is_a_whole_file_beside_the_name(tmp_pa
             assert names(loaded.get_tensor("paths")) == [os.fsencode(name) for name in ODD[:2]]
 
 
+def test_one_long_name_makes_no_large_archive(tmp_path: Path) -> None:
+    some = [Embedded(name, features=features(0)) for name in ("d/" * 1500 + "x.jpg", *("a.jpg",) * 500)]
+    path = arrays(tmp_path / "f.npz", some)
+    assert path.stat().st_size < 100_000
+    with np.load(path) as loaded:
+        assert loaded["paths"].tolist() == [result.path for result in some]
+
+
+def test_safetensors_say_what_made_them(tmp_path: Path) -> None:
+    file = ArrayFile(
+        str(tmp_path / "f.safetensors"), ".safetensors", tokens=False, about={"model": "m", "tokens": "false"}
+    )
+    for entry in entries(results()):
+        file.write(entry)
+    file.close(complete=True)
+    with safe_open(tmp_path / "f.safetensors", "numpy") as loaded:
+        assert loaded.metadata() == {"model": "m", "tokens": "false"}
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path, suffix: str) -> None:
     def many(count: int) -> Iterator[Embedded]:

@@ -72,6 +72,9 @@ def test_what_is_there_is_not_overwritten_unasked(call: Call) -> None:
     with Image.open("out.png") as shown:
         assert shown.size == (688, 224)
     assert sorted(path.name for path in Path("pictures").iterdir()) == ["000001-cat.png", "mine.txt"]
+    call("reconstruct", SAMPLES, "-o", "pictures", "--overwrite", "-q")
+    assert call("reconstruct", CAT, "-o", "pictures", "--overwrite", "-q").status == 0
+    assert sorted(path.name for path in Path("pictures").iterdir()) == ["000001-cat.png", "mine.txt"]
 
 
 @pytest.mark.parametrize(
@@ -84,13 +87,23 @@ def test_what_is_there_is_not_overwritten_unasked(call: Call) -> None:
         ([CAT, "--mask-ratio", "0"], "a mask ratio of 0 leaves nothing to hide"),
         ([CAT, "--mask-ratio", "1"], "a mask ratio of 1 leaves nothing to show"),
         ([CAT, "--overwrite"], "--overwrite is about an --output, and there is none"),
-        ([CAT, "-o", CAT], f"{CAT} is not a folder"),
+        ([CAT, "-o", "x.jpg"], "pictures are written as PNG, not as .jpg"),
+        ([CAT, "-o", "-"], "pictures are not written to standard output"),
+        ([CAT, "-o", SAMPLES / "README.md"], f"{SAMPLES}/README.md is not a folder"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_a_sentence(call: Call, arguments: list[str | Path], told: str) -> None:
     done = call("reconstruct", *arguments)
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith(f"hiera: error: {told}")
+
+
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_the_engine_of_the_environment_is_no_affair_of_this_model(
+    call: Call, environment: dict[str, str], engine: str
+) -> None:
+    environment["HIERA_ENGINE"] = engine
+    assert call("reconstruct", CAT, "-qq").status == 0
 
 
 def test_a_picture_that_can_not_be_written_ends_the_run_with_its_name(call: Call) -> None:

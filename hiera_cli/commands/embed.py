@@ -139,7 +139,7 @@ def _opened(request: OutputRequest, records: Records, tokens: bool) -> Opened:
     from hiera_cli.outputs.formats import json_array, jsonl
 
     if request.format in ARRAYS:
-        return outputs.opened_arrays(request, tokens)
+        return outputs.opened_arrays(request, records)
     writer: Any = {"json": json_array, "jsonl": jsonl}.get(request.format)
     if writer is None:
         from hiera_cli.outputs.parquet import parquet

@@ -15,6 +15,7 @@ from hiera_cli.outputs.formats import Writer
 from hiera_cli.outputs.journal import Journal
 from hiera_cli.result import Records
 from hiera_cli.system.printable import printable
+from hiera_cli.system.utf8 import valid
 
 
 class Sink(Protocol):
@@ -75,12 +76,14 @@ class Stdout:
         """Nothing to do: every write was flushed, and every document ends with a line."""
 
 
-def opened_arrays(request: OutputRequest, tokens: bool) -> Output:
-    """The output of an array format, opened. tokens: whether a row is 7 × 7 × C. Raises OutputError."""
+def opened_arrays(request: OutputRequest, records: Records) -> Output:
+    """The output of an array format, opened. records: of `hiera embed`. Raises OutputError."""
     assert request.path is not None
     if is_stream(request.path):
         raise OutputError(f"cannot write {request.path}: {request.format} needs a file", "Name one: -o FILE")
-    sink = ArrayFile(request.path, f".{request.format}", tokens=tokens, overwrite=request.overwrite)
+    tokens = records.settings["tokens"]
+    about = {"model": valid(records.model), **{name: str(value).lower() for name, value in records.settings.items()}}
+    sink = ArrayFile(request.path, f".{request.format}", tokens=tokens, about=about, overwrite=request.overwrite)
     return Output(entries, sink, request.path)
 
 

@@ -10,7 +10,6 @@ import typer
 
 from hiera_cli.commands.options import (
     Device,
-    Engine,
     Exclude,
     Files0From,
     FilesFrom,
@@ -34,6 +33,7 @@ from hiera_cli.commands.options import (
     finite,
     one_of,
 )
+from hiera_cli.engines.placement import ENGINES
 from hiera_cli.errors import UsageError
 from hiera_cli.limits import MAX_PIXELS, Limits
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from hiera_cli.commands.request import Request
 
 FORMATS = ("plain", "json", "jsonl")
+OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
 
 def reconstruct(
@@ -60,7 +61,7 @@ def reconstruct(
     overwrite: Overwrite = False,
     mask_ratio: Annotated[
         float,
-        typer.Option(metavar="R", min=0, max=1, help="The share of each image that is hidden.", callback=finite),
+        typer.Option(metavar="R", help="The share of each image that is hidden, between 0 and 1.", callback=finite),
     ] = 0.6,
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="What is hidden follows from it and the image's place alone.")
@@ -78,7 +79,15 @@ def reconstruct(
     ] = None,
     as_json: FormatJson = False,
     model: Model = "tiny",
-    engine: Engine = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="ENGINE",
+            help="auto or torch: PyTorch alone runs this model.",
+            autocompletion=completes(("auto", "torch")),
+            callback=one_of(ENGINES),
+        ),
+    ] = "auto",
     device: Device = "auto",
     workers: Workers = None,
     exclude: Exclude = None,
@@ -106,7 +115,7 @@ def reconstruct(
     request.inputs.check("reconstruct")
     if overwrite and output is None:
         raise UsageError("--overwrite is about an --output, and there is none", "Name one: -o FILE.png, or -o DIR")
-    _check_output(output, request, overwrite)
+    _check_output(output, request)
     from hiera_cli.model.architecture import MASK_UNITS, visible_units
 
     if not 0 < visible_units(mask_ratio) < MASK_UNITS:
@@ -141,12 +150,21 @@ def _is_one_picture(output: str) -> bool:
     return os.path.splitext(output)[1].lower() == ".png"
 
 
-def _check_output(output: str | None, request: Request, overwrite: bool) -> None:
-    """Raise UsageError for a picture's name where there are several inputs."""
+def _check_output(output: str | None, request: Request) -> None:
+    """Raise UsageError for what pictures can't be written to, such as one file where there are several inputs."""
     if output is None:
         return
+    from hiera_cli.commands.request import STDOUT
+    from hiera_cli.inputs.source import STDIN
+
+    if output in STDOUT:
+        raise UsageError("pictures are not written to standard output", "Name a file: -o FILE.png")
+    suffix = os.path.splitext(output)[1].lower()
+    if suffix in OTHER_PICTURES and not os.path.isdir(output):
+        raise UsageError(f"pictures are written as PNG, not as {suffix}", "Name a file: -o FILE.png, or a folder.")
     inputs = request.inputs
-    several = len(inputs.inputs) != 1 or inputs.lists or os.path.isdir(inputs.inputs[0])
+    one = len(inputs.inputs) == 1 and not inputs.lists
+    several = not one or (inputs.inputs[0] != STDIN and os.path.isdir(inputs.inputs[0]))
     if _is_one_picture(output) and several:
         raise UsageError(
             f"{output} is one picture, and there may be several inputs", "Name a folder for them: -o pictures"

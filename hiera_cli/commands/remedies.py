@@ -31,6 +31,7 @@ REMEDIES: dict[str, str] = {
         "To keep the {count:,} records before it, and go on with them in another file:\n"
         "  head -n {count} {file} > {kept}, then --resume -o {kept}\n" + _ANOTHER_OUTPUT
     ),
+    "no room for arrays": "Nothing of it could be saved: free some space. Of jsonl each record is saved at once.",
     "picture or folder": "Name a picture (.png) for one input, or a folder.",
     "replace": "--overwrite replaces it.",
     "resume or begin anew": "--resume goes on with it; --overwrite begins anew.",

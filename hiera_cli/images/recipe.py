@@ -55,6 +55,8 @@ Crop = NDArray[np.uint8]  # (224, 224, 3), what is to be normalised
 @collected()
 def preprocess(image: Image.Image) -> Pixels:
     """An image of any mode and size → float32 (3, 224, 224), normalised, by the recipe in the module's docstring."""
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"an image is a PIL.Image, not {type(image).__name__}")
     image.load()
     return normalised(crop(flat(turned(image, orientation(image)))))
 

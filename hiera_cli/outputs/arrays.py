@@ -15,11 +15,13 @@ import json
 import math
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
 
+from hiera_cli.errors import OutputError
 from hiera_cli.outputs.destination import OutputFile
 from hiera_cli.system.utf8 import name_bytes, valid
 from hiera_cli.tasks.embed import Embedded
@@ -44,12 +46,16 @@ def entries(results: Iterable[Embedded]) -> Iterator[bytes]:
 class ArrayFile:
     """An output file of arrays. suffix: .npz or .safetensors. tokens: whether a row is (7, 7, C), and not (C,).
 
+    about: what made them, for the metadata of safetensors.
+
     Raises OutputError if it can't be written.
     """
 
-    def __init__(self, path: str, suffix: str, *, tokens: bool, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str, suffix: str, *, tokens: bool, about: Mapping[str, str] | None = None, overwrite: bool = False
+    ) -> None:
         self._file = OutputFile(path, overwrite=overwrite)
-        self._form = {".npz": _npz, ".safetensors": _safetensors}[suffix]
+        self._form = _npz if suffix == ".npz" else partial(_safetensors, about=about or {})
         self._tokens = tokens
         self._any = False
 
@@ -69,10 +75,14 @@ class ArrayFile:
         self._any = True
 
     def close(self, *, complete: bool) -> None:
-        """Bring what is there into its format; an unfinished file holds what was done, too."""
+        """Bring what is there into its format; an unfinished file holds what was done, too. Raises OutputError."""
         if self._any:
-            with self._file.reading() as journal:
-                self._file.rewrite(self._form(_Journal(journal, self._tokens)))
+            try:
+                with self._file.reading() as journal:
+                    self._file.rewrite(self._form(_Journal(journal, self._tokens)))
+            except OutputError as error:  # of no use to anybody: nothing else reads the journal
+                self._file.discard()
+                raise OutputError(error.message, remedy="no room for arrays") from error
         self._file.close(complete=complete)
 
 
@@ -153,6 +163,8 @@ def _npz(journal: _Journal) -> Pieces:
         for name, dtype, shape, pieces in members:
             about = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: the same run gives the same bytes
             about.external_attr = 0o644 << 16
+            if dtype.startswith("<U"):  # each as long as the longest: zeros, mostly
+                about.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(about, "w", force_zip64=True) as member:
                 header = io.BytesIO()
                 np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
@@ -190,7 +202,7 @@ class _Drain(io.RawIOBase):
 # ---- .safetensors, which has no text: names are bytes, a NUL behind each
 
 
-def _safetensors(journal: _Journal) -> Pieces:
+def _safetensors(journal: _Journal, about: Mapping[str, str]) -> Pieces:
     def sizes(pieces: Pieces) -> int:
         return sum(len(piece) + 1 for piece in pieces)
 
@@ -205,7 +217,8 @@ def _safetensors(journal: _Journal) -> Pieces:
             )
         ),
     )
-    header, offset = {}, 0
+    header: dict[str, object] = {"__metadata__": dict(about)}
+    offset = 0
     for name, dtype, shape, size in members:
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
         offset += size

@@ -191,6 +191,12 @@ class OutputFile:
         os.close(self._descriptor)
         self._descriptor, self.size = descriptor, size
 
+    def discard(self) -> None:
+        """Remove what was written. To be called in the place of `close`."""
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            self._close()
+
     def close(self, *, complete: bool) -> None:
         """Give it its name if it is complete. What is incomplete stays beside it; nothing at all is removed."""
         try:

@@ -144,7 +144,7 @@ class Journal:
             for number, line in enumerate(iter(lambda: stream.readline(MAX_RECORD_BYTES), b""), 1):
                 entry = self._parsed(line)
                 if entry is None and not self._is_torn(line, number):
-                    raise self._not_a_record(number)
+                    raise self._not_a_record(number, _is_of_another_command(line))
                 if entry is not None:
                     self._check(entry)
                 if entry is None or not line.endswith(b"\n"):  # its end alone is missing, be it all of a record
@@ -163,7 +163,12 @@ class Journal:
             return False
         return number > 1 or (self._file.is_unfinished and line[: len(FIRST_BYTES)] == FIRST_BYTES[: len(line)])
 
-    def _not_a_record(self, number: int) -> OutputError:
+    def _not_a_record(self, number: int, of_another_command: bool) -> OutputError:
+        if of_another_command:
+            return OutputError(
+                f"cannot go on with {self._file.path}: line {number} of it is a record of another command",
+                remedy="another output",
+            )
         return OutputError(
             f"cannot go on with {self._file.path}: line {number} of it is not a record of hiera",
             remedy="keep the records before" if number > 1 else "another output",
@@ -289,6 +294,16 @@ def _merged(starts: Iterable[int], gone: list[int], before: int) -> Iterator[int
     while next_gone is not None:
         yield next_gone
         next_gone = next(waiting, None)
+
+
+def _is_of_another_command(line: bytes) -> bool:
+    """Whether a line is a whole record all the same."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    keys = {"path", "path_bytes", "status", "model", "precision", "error", "remarks", "settings", "resume"}
+    return isinstance(entry, dict) and keys <= entry.keys() and entry["status"] == "ok" and entry["error"] is None
 
 
 def _begins_with_json(line: bytes) -> bool:

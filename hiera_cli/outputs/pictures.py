@@ -14,26 +14,28 @@ from hiera_cli.system import parts
 from hiera_cli.system.utf8 import escaped, raw_name
 from hiera_cli.tasks.reconstruct import Reconstructed
 
+OF_A_PICTURE = re.compile(r"\d{6,}(-.*)?\.png")
 SLUG = 80  # characters of an input's name in that of its picture
 
 
 class Pictures:
     """Where pictures are saved: one file, or a folder with a PNG for each input.
 
-    overwrite: replace what is there. Raises OutputError, with the path, where one can't be written. Each appears under
-    its name when it is whole.
+    overwrite: replace the picture, or all that an earlier run left in the folder. Raises OutputError, with the path,
+    where one can't be written. Each appears under its name when it is whole.
     """
 
     def __init__(self, path: str, *, folder: bool, overwrite: bool = False) -> None:
         self._path = path
         self._folder = folder
+        if not folder and os.path.isdir(path):
+            raise OutputError(f"cannot write {path}: it is a folder")
         taken = os.path.lexists(path) if not folder else os.path.isdir(path) and bool(os.listdir(path))
         if folder and os.path.lexists(path) and not os.path.isdir(path):
             raise OutputError(f"{path} is not a folder", remedy="picture or folder")
         if taken and not overwrite:
             raise OutputError(f"{path} exists already{', with files in it' if folder else ''}", remedy="replace")
-        if not folder and os.path.isdir(path):
-            raise OutputError(f"cannot write {path}: it is a folder")
+        self._begun = False
 
     def saved(self, results: Iterable[Reconstructed]) -> Iterator[Reconstructed]:
         """The Results, each with its picture saved, and the name of that. Raises OutputError."""
@@ -48,8 +50,11 @@ class Pictures:
 
     def _write(self, file: str, data: bytes) -> None:
         try:
-            if self._folder:
+            if self._folder and not self._begun:
                 os.makedirs(self._path, exist_ok=True)
+                for name in filter(OF_A_PICTURE.fullmatch, os.listdir(self._path)):  # of the run that is overwritten
+                    os.unlink(os.path.join(self._path, name))
+                self._begun = True
             parts.write(Path(file), [data])
         except OSError as error:
             raise OutputError(f"cannot write {file}: {error.strerror or error}") from error
