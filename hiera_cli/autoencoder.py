@@ -57,17 +57,18 @@ class Autoencoder:
         return self
 
     def describe(self) -> str:
-        """Such as `cuda:0, fp32`."""
-        return f"{self.placement.device}, {self.precision}"
+        """Such as `cuda:0, fp32` or `cpu (2 threads), fp32`."""
+        detail = f" ({torch.get_num_threads()} threads)" if self._device.type == "cpu" else ""
+        return f"{self.placement.device}{detail}, {self.precision}"
 
     def predict(
         self, pixels: NDArray[np.float32], noise: NDArray[np.float32], *, mask_ratio: float | None = None
     ) -> Predicted:
         """Predict every patch of images of which most is hidden.
 
-        pixels: (B, 3, 224, 224), as `preprocess` gives each; other floating-point numbers than float32 are converted.
-        noise: (B, 49), finite: the mask units with the smallest are shown. mask_ratio: the share that is hidden, between
-        0 and 1; the checkpoint's own unless given.
+        pixels: (B, 3, 224, 224), as `preprocess` gives each; other floating-point numbers are converted.
+        noise: (B, 49), finite: the mask units with the smallest are shown. mask_ratio: the share that is hidden,
+        between 0 and 1; the checkpoint's own unless given.
 
         Returns the prediction (B, 196, 768): of each of 14 × 14 patches of 16 × 16 pixels, by rows, the 3 channels'
         normalised pixels less the patch's mean and over its deviation; what was shown, (B, 49) bool; and each image's

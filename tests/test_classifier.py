@@ -509,11 +509,11 @@ def test_offline_fetches_no_url() -> None:
 def test_a_classifier_that_is_offline_fetches_no_url() -> None:
     server = ImageServer()
     url = server.at(reply(body=b"not asked for"))
-    classifier = load_classifier("demo", offline=True)
+    classifier = load_classifier("demo", precision="fp32", offline=True)
     (result,) = classifier.classify([url])
     assert (result.path, result.error) == (url, Failure("FetchError", "URLs are not fetched offline", "offline"))
     assert server.requests == []
-    (result,) = load_classifier("demo").classify([url])
+    (result,) = load_classifier("demo", precision="fp32").classify([url])
     assert (result.error and result.error.type, len(server.requests)) == ("DecodeError", 1)
     server.close()
 

@@ -425,7 +425,7 @@ def test_an_existing_output_is_not_overwritten_unasked(call: Call, tmp_path: Pat
         ("x.jsonl", "--resume goes on with it; --overwrite replaces it."),
         ("x.csv", "--overwrite replaces it."),
         ("x.jsonl.part", "--resume goes on with it; --overwrite begins anew."),
-        ("x.csv.part", "--overwrite begins anew."),
+        ("x.csv.part", "It holds what was done: move it away to keep that. --overwrite begins anew."),
     ],
 )
 def test_the_ways_on_are_those_that_the_format_at_hand_has(call: Call, tmp_path: Path, name: str, hint: str) -> None:

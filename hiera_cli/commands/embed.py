@@ -120,6 +120,8 @@ def _format(asked: str | None, path: str | None) -> str:
     from hiera_cli.commands.request import format_of_suffix
 
     name = asked or (format_of_suffix(path, FEATURE_SUFFIXES, FEATURE_FORMATS) if path is not None else None)
+    if name is None and path is not None:
+        raise UsageError(f"{path} has no suffix that names a format", f"Name one: {path}.npz, or --format npz")
     if name is None:
         raise UsageError(
             "features need a file, or a format to print them in", "Name a file: -o FILE.npz. Or print them: -f jsonl"

@@ -39,6 +39,7 @@ EXAMPLES = {
     "hiera": (
         "hiera classify cat.jpg",
         "hiera classify photos -o labels.csv",
+        "hiera embed photos -o features.npz",
         "hiera classify --help",
     ),
     "classify": (
@@ -60,6 +61,7 @@ EXAMPLES = {
         "hiera download",
         "hiera download base --to /media/usb/hiera-base",
         "hiera download --force tiny",
+        "hiera download base --mae",
     ),
     "models": (
         "hiera models",

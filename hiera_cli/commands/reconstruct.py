@@ -55,7 +55,8 @@ def reconstruct(
             "-o",
             "--output",
             metavar="FILE|DIR",
-            help="Where the pictures go: a .png for one input, else a folder with a PNG for each.",
+            help="Where the pictures go: a .png for one input, else a folder with a PNG for each. "
+            "Without it there are none, and the losses alone are printed.",
         ),
     ] = None,
     overwrite: Overwrite = False,

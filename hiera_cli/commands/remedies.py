@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 
+from hiera_cli.checkpoints.published import PUBLISHED
 from hiera_cli.errors import HieraError
 
+_AUTOENCODERS: dict[object, str] = {model.mae_repository: model.name for model in PUBLISHED.values()}
+
 _WEIGHTS = """\
-On a machine with a network: hiera download {model} --to DIR; then here: hiera classify -m DIR …
+On a machine with a network: hiera download {model} --to DIR; then here: the same command with -m DIR
 Behind a proxy or a mirror: set HTTPS_PROXY or HF_ENDPOINT (if a transfer hangs: HF_HUB_DISABLE_XET=1).
 To try the program without weights: -m demo (it knows the sample images alone)."""
 
@@ -26,7 +29,7 @@ REMEDIES: dict[str, str] = {
     "precision of the CPU": "Use --precision bf16 or fp32.",
     "the CPU": "--device cpu does without it.",
     "another output": _ANOTHER_OUTPUT,
-    "begin anew": "--overwrite begins anew.",
+    "begin anew": "It holds what was done: move it away to keep that. --overwrite begins anew.",
     "keep the records before": (
         "To keep the {count:,} records before it, and go on with them in another file:\n"
         "  head -n {count} {file} > {kept}, then --resume -o {kept}\n" + _ANOTHER_OUTPUT
@@ -62,7 +65,10 @@ INPUT_REMEDIES: dict[str, str] = {
 
 def hint(error: HieraError) -> str:
     """What to do next, a line or several; "" if nothing is known."""
-    words = REMEDIES[error.remedy].format(**error.about) if error.remedy else ""
+    about = {**error.about}
+    if about.get("model") in _AUTOENCODERS:
+        about["model"] = f"{_AUTOENCODERS[about['model']]} --mae"
+    words = REMEDIES[error.remedy].format(**about) if error.remedy else ""
     return "\n".join(filter(None, (error.hint, words)))
 
 
