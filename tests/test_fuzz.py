@@ -87,6 +87,7 @@ def damaged(data: bytes, other: bytes, choice: random.Random) -> bytes:
     return bytes(broken)
 
 
+@pytest.mark.slow
 def test_five_thousand_broken_files_give_one_record_each(tmp_path: Path) -> None:
     choice = random.Random(0)
     whole = originals()

@@ -209,6 +209,7 @@ def test_a_transfer_that_stalls_is_taken_up_again(hub: Hub, hiera: Hiera, enviro
     assert_fetched_whole(environment, hub)
 
 
+@pytest.mark.slow
 @of_true_size
 def test_a_full_disk_ends_a_download_with_a_reason(
     hub: Hub, hiera: Hiera, bash: Bash, environment: dict[str, str]
@@ -220,6 +221,7 @@ def test_a_full_disk_ends_a_download_with_a_reason(
     assert_fetched_whole(environment, hub)
 
 
+@pytest.mark.slow
 @of_true_size
 def test_two_that_start_at_once_on_an_empty_cache_both_end_well(hub: Hub, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "hiera_cli", "download", "-q"]
@@ -333,6 +335,7 @@ def test_an_odd_environment_is_told_in_a_sentence(
     assert re.search(f"hiera: error: .*{message}", done.stderr)
 
 
+@pytest.mark.slow
 def test_a_retry_is_told_and_quiet_leaves_it_out(hub: Hub, hiera: Hiera) -> None:
     hub.unavailable = 1
     assert hiera("download").stderr == (
@@ -377,6 +380,7 @@ def test_models_and_info_know_what_is_cached(hub: Hub, hiera: Hiera) -> None:
     assert [entry["name"] for entry in json.loads(hiera("info", "--json").stdout)["cached"]] == ["tiny"]
 
 
+@pytest.mark.slow
 def test_any_repository_of_the_hub_is_a_model(hub: Hub, hiera: Hiera, tmp_path: Path) -> None:
     (tmp_path / "root" / "someone").mkdir(parents=True)
     os.symlink(hub.root / REPOSITORY, tmp_path / "root" / "someone" / "pets")

@@ -115,7 +115,7 @@ class Device(Brightness):
 load = decode.load
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 80))])
 def test_each_input_gives_one_record_in_order_under_any_schedule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
