@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_maker import backbones, reference_model, save
-from conftest import SAMPLES, Open, either_engine
+from conftest import SAMPLES, Open, either_engine, needs_openvino
 
 from hiera_cli import CheckpointError, load_classifier
 from hiera_cli.checkpoints.published import PUBLISHED
 from hiera_cli.checkpoints.resolve import resolve
+from hiera_cli.engines import compiled
+from hiera_cli.engines.engine import Output
+from hiera_cli.engines.placement import Placement
 from hiera_cli.images.recipe import preprocess
 from hiera_cli.tasks.embed import unit_length
 
@@ -111,3 +114,17 @@ def test_the_classifier_is_linear_on_the_features(open_fp32: Open) -> None:
     weights = checkpoint.arrays()
     logits = engine.run(PIXELS, "features") @ weights["head.fc.weight"].T + weights["head.fc.bias"]
     np.testing.assert_allclose(engine.run(PIXELS), logits, atol=1e-4)
+
+
+@needs_openvino
+def test_one_compiled_model_on_disk_gives_logits_features_and_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hiera_cli.engines import openvino_engine
+
+    checkpoint, placement = resolve("demo"), Placement("cpu", "fp32", "openvino")
+    outputs: list[Output] = ["logits", "features", "tokens"]
+    expected = [openvino_engine.OpenVinoEngine(checkpoint, placement).run(PIXELS, output) for output in outputs]
+    monkeypatch.setattr(openvino_engine, "build", lambda *arguments: pytest.fail("compiled again"))
+    for output, rows in zip(outputs, expected, strict=True):
+        again = openvino_engine.OpenVinoEngine(checkpoint, placement).run(PIXELS, output)
+        np.testing.assert_array_equal(again, rows)
+    assert len(compiled.saved()) == 1

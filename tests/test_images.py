@@ -792,7 +792,7 @@ print(peak() - before)
     ("mode", "colour", "options", "bytes_a_pixel"),
     [
         ("RGB", "red", {}, 5),
-        ("RGBA", "red", {}, 9),
+        ("RGBA", "red", {}, 9.5),
         ("I;16", 300, {}, 5),
         ("P", 1, {"transparency": 0}, 6.5),
         ("L", 9, {}, 2),
