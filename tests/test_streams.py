@@ -243,7 +243,7 @@ def test_a_removed_folder_is_told_in_a_sentence(bash: Bash) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit that Linux has")
-@pytest.mark.parametrize("kilobytes", [850_000, 900_000])
+@pytest.mark.parametrize("kilobytes", [600_000, 850_000, 900_000])
 def test_an_address_space_too_small_for_the_threads_is_told_in_a_sentence(bash: Bash, kilobytes: int) -> None:
     done = bash(f"ulimit -v {kilobytes}; hiera classify {CAT} --json --engine torch")
     assert (done.returncode, done.stdout) == (2, "[]\n")
@@ -251,4 +251,15 @@ def test_an_address_space_too_small_for_the_threads_is_told_in_a_sentence(bash: 
         r"^hiera: error: (cpu has not enough free memory|cpu failed: |there is not enough memory)",
         done.stderr,
         re.MULTILINE,
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit that Linux has")
+@pytest.mark.parametrize("command", ["classify --engine torch", "embed --engine torch", "reconstruct"])
+def test_what_pytorch_takes_of_the_address_space_is_asked_for_before_it_is_imported(bash: Bash, command: str) -> None:
+    done = bash(f"ulimit -v 700000; hiera {command} {CAT} -m demo --json -q")
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert done.stderr == (
+        "hiera: error: there is not enough memory for PyTorch: the address space is limited to 683 MiB (ulimit -v)\n"
+        "  Raise that limit, or run without it.\n"
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from hiera_cli.errors import CheckpointError
+from hiera_cli.system.address_space import check_room_for_torch
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +112,7 @@ def describe(file: Path) -> dict[str, Stored]:
 
 def load(file: Path) -> dict[str, torch.Tensor]:
     """The same as tensors, mapped from the file. Raises as `describe` does, and KeyError for numbers of other kinds."""
+    check_room_for_torch()
     import torch
 
     content = _mapped(file)

@@ -179,6 +179,9 @@ def _with_pictures(pictures: Any, writer: Any, results: Any) -> Any:
 def _load(
     model: str, *, engine: str, device: str, precision: str, batch_size: int | None, offline: bool, progress: Any
 ) -> Autoencoder:
+    from hiera_cli.system.address_space import check_room_for_torch
+
+    check_room_for_torch()  # importing the next one imports torch
     from hiera_cli.autoencoder import load_autoencoder
 
     return load_autoencoder(model, device=device, offline=offline, progress=progress)

@@ -21,6 +21,7 @@ REMEDIES: dict[str, str] = {
     "as_an_input": "Name it as an input: `hiera classify {name}`.",
     "files_from": "Did you mean --files-from {name}? It reads a list of one path a line.",
     "files0_from": "Did you mean --files0-from {name}? It reads a list as `find -print0` writes it.",
+    "address space": "Raise that limit, or run without it.",
     "another engine": "--engine {engine} does without it.",
     "device auto": "`--device auto` takes the best that is available.",
     "engine torch": "Use --engine torch for other devices.",

@@ -9,12 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hiera_cli.engines.placement import Accelerators, Machine
+from hiera_cli.system.address_space import check_room_for_torch
 
 
 def this_machine(engine: str, device: str) -> Machine:
-    """Detect the hardware. Imports torch, which takes a second, only if its answer could change the choice."""
+    """Detect the hardware. Imports torch, which takes a second, only if its answer could change the choice.
+
+    Raises DeviceError if memory is limited to too little for that.
+    """
     accelerators = Accelerators()
     if engine != "openvino" and (device not in ("auto", "cpu") or (device == "auto" and _may_have_gpu())):
+        check_room_for_torch()
         from hiera_cli.engines import torch_engine
 
         accelerators = torch_engine.accelerators()

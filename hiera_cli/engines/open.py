@@ -5,6 +5,7 @@ from __future__ import annotations
 from hiera_cli.checkpoints.checkpoint import Checkpoint
 from hiera_cli.engines.engine import Engine, faults
 from hiera_cli.engines.placement import Placement
+from hiera_cli.system.address_space import check_room_for_torch
 
 
 def open_engine(
@@ -19,6 +20,7 @@ def open_engine(
             from hiera_cli.engines.openvino_engine import OpenVinoEngine
 
             return OpenVinoEngine(checkpoint, placement, batch_size, save=save)
+        check_room_for_torch()
         from hiera_cli.engines.torch_engine import TorchEngine
 
         return TorchEngine(checkpoint, placement, batch_size)

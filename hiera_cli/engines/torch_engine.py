@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,10 @@ from hiera_cli.engines.engine import Answer, Output, check_output, faults, in_ha
 from hiera_cli.engines.placement import Accelerators, Placement
 from hiera_cli.images import recipe
 from hiera_cli.model.hiera import Hiera
+from hiera_cli.system.address_space import check_room_for_torch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BATCH_SIZES = {"cpu": 8, "mps": 16, "cuda": 64}
-MIN_ADDRESS_SPACE = 192 << 20  # bytes: with less, of what is left by importing torch, runs were seen to die
 CPU_MICRO_BATCH = 4  # images that go through the layers together: more fall out of the processor's cache
 
 
@@ -33,24 +32,6 @@ def accelerators() -> Accelerators:
         names = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         return Accelerators(cuda=names, cuda_bf16=torch.cuda.is_bf16_supported(including_emulation=False))
     return Accelerators(mps=torch.backends.mps.is_available())
-
-
-def _check_address_space(weight_bytes: int) -> None:
-    """Raise MemoryError where a limit on the address space (`ulimit -v`) leaves too little for threads and weights.
-
-    Without the check the process would be killed later: the libraries that compute in threads do not report that a
-    thread cannot be started.
-    """
-    try:
-        import resource
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except (ImportError, OSError):  # not Linux
-        return
-    # Packed weights stand beside those of the file; a thread takes a stack, and an arena of the allocator's.
-    if limit != resource.RLIM_INFINITY and limit - used < MIN_ADDRESS_SPACE + 3 * weight_bytes:
-        raise MemoryError
 
 
 class _ImageByImage(nn.Module):
@@ -97,7 +78,7 @@ class TorchEngine:
     """Hiera in PyTorch, eager mode. On an x86 CPU an image has the same output, to the bit, in whatever batch it is.
 
     batch_size: images to run together; chosen for the device unless given. It shrinks when memory runs out. Raises
-    CheckpointError for damaged weights, RuntimeError or MemoryError if they do not fit on the device.
+    CheckpointError for damaged weights, DeviceError, RuntimeError or MemoryError if they do not fit on the device.
     """
 
     def __init__(self, checkpoint: Checkpoint, placement: Placement, batch_size: int | None = None) -> None:
@@ -112,7 +93,7 @@ class TorchEngine:
         self.takes_crops = (
             self._device.type == "cuda"
         )  # a quarter of the bytes to copy; on a CPU there is nothing to gain
-        _check_address_space(checkpoint.stamp().size)
+        check_room_for_torch(3 * checkpoint.stamp().size)  # packed weights stand beside those of the file
         with torch.device("meta"):  # no storage and no initialisation: the checkpoint's tensors are put in
             self._model = Hiera(checkpoint.architecture)
         self._model.load_state_dict(checkpoint.state_dict(), strict=True, assign=True)
