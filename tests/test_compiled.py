@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -213,6 +214,27 @@ def test_what_is_being_written_is_left_alone(checkpoint: Checkpoint, target: Pat
 
     parts.write(target, content())
     assert target.read_bytes() == b"half of itthe rest"
+
+
+def test_who_took_a_part_for_a_leftover_and_is_late_removes_no_other(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, begun = parts._lock, []
+
+    def taken(stream: IO[bytes], *, wait: bool) -> bool:
+        begun.append(Path(stream.name))
+        if len(begun) == 1:  # one removes it in the moment before it is locked
+            begun[0].unlink()
+        return lock(stream, wait=wait)
+
+    def content() -> Iterator[bytes]:
+        parts.remove(begun[:1])  # and so does another one, which had found it as well
+        yield b"whole"
+
+    monkeypatch.setattr(parts, "_lock", taken)
+    parts.write(target, content())
+    assert len(begun) == 2
+    assert target.read_bytes() == b"whole"
 
 
 def test_a_process_can_discard_its_own(target: Path) -> None:

@@ -21,9 +21,9 @@ SUFFIX = ".part"
 
 def write(path: Path, content: Iterable[bytes]) -> None:
     """Write a file, whole or not at all: its part is gone again if anything interrupts that."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}{SUFFIX}")
+    part, stream = _locked(path)
     try:
-        with _locked(part) as stream:
+        with stream:
             for each in content:
                 stream.write(each)
             stream.flush()
@@ -35,13 +35,23 @@ def write(path: Path, content: Iterable[bytes]) -> None:
         raise
 
 
-def _locked(part: Path) -> IO[bytes]:
+def _locked(path: Path) -> tuple[Path, IO[bytes]]:
+    """A part of a file, and the same opened and locked.
+
+    Each attempt has a name of its own: whoever took the part for a leftover, in the moment before it was locked, may
+    still be about to remove what has its name.
+    """
     while True:
-        stream = part.open("wb")
-        _lock(stream, wait=True)
-        if part.exists():
-            return stream
-        stream.close()  # taken for a leftover in the moment before it was locked
+        part = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}{SUFFIX}")
+        try:
+            stream = part.open("wb")
+            _lock(stream, wait=True)
+            if part.exists():
+                return part, stream
+            stream.close()
+        except BaseException:
+            remove([part])
+            raise
 
 
 def left_over(folder: Path, pattern: str = "*", *, discard: bool = False) -> list[Path]:
