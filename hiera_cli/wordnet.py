@@ -7,10 +7,11 @@ synset is known by its WordNet id: `n` and the offset in WordNet 3.0's noun file
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from hiera_cli.checkpoints.labels import Label, imagenet_labels
 from hiera_cli.errors import UsageError
@@ -86,6 +87,18 @@ def classes() -> dict[str, frozenset[str]]:
     return {wnid: frozenset(each) for wnid, each in comprised.items()}
 
 
+def above(wnid: str) -> set[str]:
+    """The ids of all concepts that one is a kind of, whether right below or further down."""
+    found: set[str] = set()
+    waiting = [*synsets()[wnid].parents]
+    while waiting:
+        wnid = waiting.pop()
+        if wnid not in found:
+            found.add(wnid)
+            waiting += synsets()[wnid].parents
+    return found
+
+
 def indices(wnid: str, labels: Sequence[Label]) -> list[int]:
     """Which of a model's classes a concept comprises, in their order; none of classes that are not ImageNet's."""
     wanted = classes()[wnid]
@@ -132,10 +145,103 @@ def concept(text: str) -> Synset:
     return found[0]
 
 
+def concepts(words: Iterable[str]) -> tuple[str, ...]:
+    """The ids of what words, phrases or ids name, each once, in order. Raises UsageError as `concept` does."""
+    return tuple(sorted({concept(word).wnid for word in words}))
+
+
+def meaning_taken(text: str) -> str:
+    """A sentence on which meaning of a word `concept` takes, and what else it may mean; "" if it has only one."""
+    first, *others = meanings(text) or (None,)
+    if first is None or not others:
+        return ""
+    also = "; ".join(f"{other.name}, {_about(other)}" for other in others)
+    return f"{text}: {', '.join(first.names)}, {_about(first)}; also {also}"
+
+
+def _about(synset: Synset) -> str:
+    above = " and ".join(synsets()[parent].name for parent in synset.parents) or "everything"
+    count = len(classes()[synset.wnid])
+    return f"a kind of {above} ({synset.wnid}, {count} {'class' if count == 1 else 'classes'})"
+
+
+def beginning_with(text: str) -> list[str]:
+    """The names of concepts that begin so, sorted: for completion."""
+    names = {name for synset in synsets().values() for name in synset.names if name.startswith(text)}
+    return sorted(names, key=lambda name: (name.casefold(), name))
+
+
+def check_classes(labels: Sequence[Label], model: str) -> None:
+    """Raise UsageError for classes that are not ImageNet's, which no concept comprises. model: its name."""
+    if not any(label.wnid for label in labels):
+        raise UsageError(
+            f"the classes of {model} are not ImageNet's: WordNet's tree has those alone", remedy="classes of its own"
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a drawn tree.
+
+    lasts: for each step down from the top, whether it went to the last of the kinds there; the top has none. index: of
+    a class, None for a concept. classes: how many of the model's it comprises. again: its kinds stand further above.
+    """
+
+    synset: Synset
+    lasts: tuple[bool, ...]
+    index: int | None
+    classes: int
+    again: bool
+
+
+def rows(top: str, labels: Sequence[Label]) -> Iterator[Row]:
+    """The tree from a concept downwards, each one before its kinds. labels: of the model, whose classes it ends in.
+
+    What is a kind of two concepts stands under both, what is below it only once.
+    """
+    index = {label.wnid: label.index for label in labels}
+    count = {wnid: len(each & index.keys()) for wnid, each in classes().items()}
+    seen: set[str] = set()
+
+    def below(wnid: str, lasts: tuple[bool, ...]) -> Iterator[Row]:
+        children = _in_alphabet(child for child in kinds()[wnid] if count[child])
+        again = wnid in seen and bool(children)
+        yield Row(synsets()[wnid], lasts, index.get(wnid), count[wnid], again)
+        seen.add(wnid)
+        if not again:
+            for child in children:
+                yield from below(child, (*lasts, child == children[-1]))
+
+    return below(top, ())
+
+
+def nested(top: str, labels: Sequence[Label]) -> dict[str, Any]:
+    """The same tree as nested records. What is a kind of two concepts stands under both, with all that is below it."""
+    index = {label.wnid: label.index for label in labels}
+    count = {wnid: len(each & index.keys()) for wnid, each in classes().items()}
+
+    def record(wnid: str) -> dict[str, Any]:
+        return {
+            "wnid": wnid,
+            "names": list(synsets()[wnid].names),
+            "index": index.get(wnid),
+            "classes": count[wnid],
+            "kinds": [record(child) for child in _in_alphabet(child for child in kinds()[wnid] if count[child])],
+        }
+
+    return record(top)
+
+
+def _in_alphabet(wnids: Iterable[str]) -> list[str]:
+    return sorted(wnids, key=lambda wnid: (synsets()[wnid].name.casefold(), wnid))
+
+
 def suggestion(text: str, more: Iterable[str] = ()) -> str:
     """A sentence with the words that are most like one that is in no concept. more: others that may have been meant."""
     import difflib
 
+    word = plain(text)
     known = dict.fromkeys([*_by_name(), *map(plain, more)])
-    close = difflib.get_close_matches(plain(text), known, 3)
+    swapped = [name for name in known if sorted(name) == sorted(word)]  # letters, which difflib finds far apart
+    close = [*dict.fromkeys([*swapped, *difflib.get_close_matches(word, known, 3)])][:3]
     return f"The nearest words: {', '.join(close)}." if close else ""

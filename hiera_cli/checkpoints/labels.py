@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -25,10 +26,11 @@ def imagenet_labels() -> tuple[Label, ...]:
     return tuple(Label(int(index), wnid, text) for index, wnid, text in rows)
 
 
-def matching(labels: tuple[Label, ...], query: str) -> list[Label]:
+def matching(labels: tuple[Label, ...], query: str, members: Container[str | None] = ()) -> list[Label]:
     """The labels that contain a word or phrase, or have it as their index or WordNet id, without regard to case.
 
-    Those that have it as whole words come first, each kind in the order of the classes.
+    members: the WordNet ids of classes that belong to them whatever their words. These and the labels that have the
+    query as whole words come first, then the rest, each in the order of the classes.
     """
     wanted = query.casefold()
     if not wanted:
@@ -37,7 +39,7 @@ def matching(labels: tuple[Label, ...], query: str) -> list[Label]:
     first, rest = [], []
     for label in labels:
         text = label.text.casefold()
-        if whole.search(text) or wanted in (str(label.index), label.wnid):
+        if label.wnid in members or whole.search(text) or wanted in (str(label.index), label.wnid):
             first.append(label)
         elif wanted in text:
             rest.append(label)

@@ -59,6 +59,13 @@ def _completed_models(incomplete: str) -> list[str]:
     return [name for name in (*MODELS, *cached_models()) if name.startswith(incomplete)]
 
 
+def completed_concepts(incomplete: str) -> list[str]:
+    """What completes a concept of WordNet's."""
+    from hiera_cli import wordnet
+
+    return wordnet.beginning_with(incomplete)
+
+
 # ---- the inputs
 
 Inputs = Annotated[

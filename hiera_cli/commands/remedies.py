@@ -48,6 +48,7 @@ REMEDIES: dict[str, str] = {
     "damaged copy": "If the cached copy is damaged, fetch it again: hiera download --force {repository}",
     "model folder": "A model folder holds {config} and {weights}: `hiera download --to DIR` makes one.",
     "linked weights": "If that is meant, name the weights file itself: -m PATH/{weights}",
+    "classes of its own": "Leave out what names concepts: --rollup, --among, --tree.",
     "features": "For its features: hiera embed -m {model} INPUT... -o FILE",
     "reconstruct": "`hiera reconstruct` shows what it paints in the places that are hidden from it.",
 }
