@@ -111,6 +111,8 @@ def answer(call: Call, environment: dict[str, str], monkeypatch: pytest.MonkeyPa
         ("hiera labels -m acm", "", ["acme/birds"]),
         ("hiera info --precision=bf", "--precision=", ["--precision=bf16"]),
         ("hiera classify --output=pho", "", []),
+        ("hiera labels goldf", "", ["goldfinch", "goldfish"]),
+        ("hiera classify --among=goldf", "--among=", ["--among=goldfinch", "--among=goldfish"]),
     ],
 )
 def test_a_value_is_completed_behind_an_equals_sign_too(
@@ -123,6 +125,38 @@ def test_a_value_is_completed_behind_an_equals_sign_too(
     assert "\n".join(answer("zsh", line)) == (
         f"_arguments '*: :(({quoted}))'" if expected else "compset -P '--*='; _files"
     )
+
+
+def test_a_concept_of_several_words_is_quoted_as_the_shell_needs(answer: Answer) -> None:
+    names = ["devil's darning needle", "devilfish"]
+    line = "hiera classify --among devil"
+    assert answer("bash", line) == ["devil\\'s\\ darning\\ needle", "devilfish"]
+    assert answer("fish", line) == names
+    assert answer("zsh", line) == [
+        """_arguments '*: :(("devil'\\''s darning needle\"""",
+        """"devilfish"))'""",
+    ]
+    assert answer("powershell", line) == ["'devil''s darning needle'::: ", "devilfish::: "]
+    assert answer("powershell", "hiera classify --among=golden") == ["--among='golden retriever'::: "]
+
+
+@pytest.mark.parametrize(
+    ("word", "completed"),
+    [
+        (r"golden\ re", r"golden\ retriever"),
+        ('"golden re', "golden retriever"),  # bash closes the quotes
+        (r"--among=golden\ re", r"golden\ retriever"),
+        ("--among='golden re", "golden retriever"),
+    ],
+)
+def test_bash_completes_within_several_words(
+    call: Call, monkeypatch: pytest.MonkeyPatch, word: str, completed: str
+) -> None:
+    words = ["hiera", "classify", *(word.replace("=", "\n=\n").split("\n") if "=" in word else ["--among", word])]
+    monkeypatch.setenv("_HIERA_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    assert call().out == f"{completed}\n"
 
 
 def test_zsh_and_fish_show_whole_summaries(answer: Answer) -> None:
@@ -143,13 +177,22 @@ def test_bash_completes_a_value_behind_an_equals_sign(bash: Bash) -> None:
     assert done.stdout.split() == ["base", "base-plus"]
 
 
+def test_bash_takes_a_concept_of_several_words_as_one_value(bash: Bash) -> None:
+    done = bash(
+        f'source "{FOLDER / "hiera.bash"}"\n'
+        "COMP_WORDS=(hiera labels 'golden\\ re'); COMP_CWORD=2\n"
+        '_hiera_completion hiera; printf "%s|" "${COMPREPLY[@]}"'
+    )
+    assert done.stdout == r"golden\ retriever|"
+
+
 @pytest.mark.skipif(shutil.which("fish") is None, reason="no fish on this machine")
 def test_fish_completes_a_value_behind_an_equals_sign(bash: Bash) -> None:
     done = bash(f"fish -N -c 'source {FOLDER / 'hiera.fish'}; complete -C \"hiera classify --model=ba\"'")
     assert done.stdout.split() == ["--model=base", "--model=base-plus"]
 
 
-@pytest.mark.parametrize("line", ["hiera ", "hiera classify --model="])
+@pytest.mark.parametrize("line", ["hiera ", "hiera classify --model=", "hiera labels d"])
 def test_completion_imports_nothing_heavy(environment: dict[str, str], line: str) -> None:
     code = (
         "import sys, hiera_cli.commands.app\n"

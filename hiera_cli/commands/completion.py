@@ -5,6 +5,8 @@ Imported when a shell asks, and not otherwise.
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from typing import Any
 
@@ -32,19 +34,23 @@ class Bash(_ValuesBehindEquals, typers.BashComplete):
     """Puts the words together again that bash has split, and gives it the part that it replaces."""
 
     _kept = ""  # what stands before the part of the word that bash replaces
+    _quoted = False  # whether that part is in quotes, which bash closes by itself
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """The words before, and the one that is to be completed."""
         args, part = super().get_completion_args()
         if not part:  # a new word
             return _joined(args), ""
+        raw = os.environ["COMP_WORDS"].split("\n")
+        self._quoted = raw[min(int(os.environ["COMP_CWORD"]), len(raw) - 1)].startswith(("'", '"'))
         *args, word = _joined([*args, part])
         self._kept = word if set(part) <= set(SEPARATORS) else word.removesuffix(part)
         return args, word
 
     def format_completion(self, item: Any) -> str:
         """One line of the answer."""
-        return str(item.value).removeprefix(self._kept)
+        value = str(item.value).removeprefix(self._kept)
+        return value if self._quoted else re.sub(r"[\s'\"]", r"\\\g<0>", value)
 
 
 class Zsh(_ValuesBehindEquals, typers.ZshComplete):
@@ -55,13 +61,24 @@ class Zsh(_ValuesBehindEquals, typers.ZshComplete):
         answer = super().complete()
         return f"compset -P '--*='; {answer}" if answer == "_files" else answer
 
+    def format_completion(self, item: Any) -> str:
+        """One value of the answer, which stands in single quotes: Typer's drops an apostrophe."""
+        return super().format_completion(item).replace("''", r"'\''")
+
 
 class Fish(_ValuesBehindEquals, typers.FishComplete):
     """Typer's, with values behind a =."""
 
 
 class PowerShell(_ValuesBehindEquals, typers.PowerShellComplete):
-    """Typer's, with values behind a =."""
+    """Typer's, with values behind a =, and in quotes where they need them."""
+
+    def format_completion(self, item: Any) -> str:
+        """One line of the answer."""
+        if re.search(r"[\s']", item.value):
+            option, equals, value = item.value.rpartition("=")
+            item.value = f"{option}{equals}'" + value.replace("'", "''") + "'"
+        return super().format_completion(item)
 
 
 def _joined(parts: list[str]) -> list[str]:
