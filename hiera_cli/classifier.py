@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hiera_cli import wordnet
 from hiera_cli.checkpoints import checkpoint, resolve
 from hiera_cli.checkpoints.labels import Label
 from hiera_cli.engines.engine import Engine
@@ -64,8 +65,10 @@ class Classifier:
         self,
         inputs: Input | Iterable[Input],
         *,
-        top_k: int = 5,
+        top_k: int | None = None,
         min_score: float = 0.0,
+        rollup: float | None = None,
+        among: str | Iterable[str] = (),
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
         full_decode: bool = False,
@@ -75,12 +78,16 @@ class Classifier:
         Yields one Result for each image, in order, as they are known. In memory: a PIL.Image of any mode, or an array,
         uint8 of (height, width, 3) in RGB, (height, width, 4) with alpha or (height, width) in grey.
 
+        top_k: None for 5, with rollup 1. rollup: the most specific labels, class or concept of WordNet's, that score at
+        least this. among: words, phrases or WordNet ids: only classes under these concepts, scores made to sum to 1.
         max_pixels: larger images are refused. full_decode: large JPEGs are decoded in full, as the reference does.
         An input that can't be labelled yields a Result with an error; nothing is raised for it. Raises TypeError for
         what is none of these, UsageError for options that make no sense, CheckpointError for a backbone.
         """
         resolve.check_labels(self.checkpoint)
-        return self._run(inputs, Classify(top_k, min_score), workers, max_pixels, full_decode)
+        task = Classify(top_k, min_score, rollup, wordnet.concepts((among,) if isinstance(among, str) else among))
+        task.check_classes(self.labels, self.name)
+        return self._run(inputs, task, workers, max_pixels, full_decode)
 
     def embed(
         self,

@@ -84,6 +84,8 @@ HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "httpx2", "t
         ["classify", "--help"],
         ["classify", "--schema"],
         ["labels", "tabby"],
+        ["labels", "--tree", "dog"],
+        ["classify", "x", "--among", "dgo"],
         ["classify", "x", "--nonsense"],
         ["classify", "-k", "0", "x"],
     ],

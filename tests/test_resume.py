@@ -215,6 +215,14 @@ def test_an_input_named_twice_has_two_records(paths: list[str], output: Path) ->
             Options(model="stand-in", decoding=Decoding(full=True)).records(Classify(1)),
             "it was made without full-decode, this run is with it",
         ),
+        (
+            Options(model="stand-in").records(Classify(rollup=0.8)),
+            r"it was made without rollup, this run has 0\.8$",
+        ),
+        (
+            Options(model="stand-in").records(Classify(1, among=("n02084071", "n02121620"))),
+            "it was made without among, this run has n02084071, n02121620$",
+        ),
     ],
 )
 def test_other_settings_are_refused_and_nothing_is_touched(
@@ -226,6 +234,65 @@ def test_other_settings_are_refused_and_nothing_is_touched(
         Journal(str(output), records, resume=True)
     assert output.read_bytes() == before
     assert not Path(f"{output}.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message", "way_on"),
+    [
+        (
+            Classify(1, rollup=0.8),
+            Classify(1),
+            "it was made with rollup 0.8, this run is without it",
+            "Use --rollup 0.8 again, another --output, or --overwrite to begin anew.",
+        ),
+        (
+            Classify(1, rollup=0.8),
+            Classify(1, rollup=0.9),
+            "it was made with rollup 0.8, this run has 0.9",
+            "Use --rollup 0.8 again, another --output, or --overwrite to begin anew.",
+        ),
+        (
+            Classify(1, among=("n02084071", "n02121620")),
+            Classify(1),
+            "it was made with among n02084071, n02121620, this run is without it",
+            "Use --among n02084071 --among n02121620 again, another --output, or --overwrite to begin anew.",
+        ),
+        (
+            Classify(1),
+            Classify(1, among=("n02084071",)),
+            "it was made without among, this run has n02084071",
+            "Leave out --among, use another --output, or --overwrite to begin anew.",
+        ),
+    ],
+)
+def test_other_concepts_are_refused(output: Path, before: Classify, now: Classify, message: str, way_on: str) -> None:
+    result = Classified("a", "stand-in", precision="fp32", settings=Options(model="stand-in").records(before).settings)
+    resume = {"weights": None, "size": 1, "mtime_ns": 1}
+    output.write_text(json.dumps({**result.to_dict(), "resume": resume}) + "\n")
+    with pytest.raises(OutputError) as caught:
+        Journal(str(output), Options(model="stand-in").records(now), resume=True)
+    assert caught.value.message == f"cannot go on with {output}: {message}"
+    assert remedies.hint(caught.value) == way_on
+
+
+@pytest.mark.parametrize("done", [0, 13, 21])
+def test_records_of_before_there_were_concepts_are_gone_on_with_and_keep_what_they_say(
+    paths: list[str], output: Path, done: int
+) -> None:
+    paths.append(str(output.parent / "gone.png"))
+    run(paths, output)
+    whole = [json.loads(line) for line in output.read_text().splitlines()]
+    whole[0]["remarks"] = ["its EXIF data are damaged"]
+    old = [json.loads(json.dumps(record)) for record in whole[:done]]
+    for record in old:
+        del record["settings"]["rollup"], record["settings"]["among"]
+    output.unlink()
+    Path(f"{output}.part").write_text("".join(json.dumps(record) + "\n" for record in old))
+    assert run(paths, output, resume=True) == 20 - min(done, 20)
+    ended = [json.loads(line) for line in output.read_text().splitlines()]
+    if not done:
+        whole[0]["remarks"] = []
+    assert [json.dumps(record) for record in ended] == [json.dumps(record) for record in whole]
 
 
 def as_earlier_versions_wrote_it(line: bytes) -> bytes:

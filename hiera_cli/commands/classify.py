@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hiera_cli.checkpoints.published import MODELS
 from hiera_cli.commands import messages
 from hiera_cli.commands.options import (
     BatchSize,
@@ -36,16 +38,19 @@ from hiera_cli.commands.options import (
     UrlTimeout,
     Verbose,
     Workers,
+    completed_concepts,
     completes,
     finite,
     one_of,
 )
-from hiera_cli.errors import UsageError
+from hiera_cli.errors import CheckpointError, UsageError
 from hiera_cli.limits import MAX_PIXELS, Limits
 from hiera_cli.outputs.names import FORMATS, SUFFIXES
 
 if TYPE_CHECKING:
+    from hiera_cli.classifier import Classifier
     from hiera_cli.outputs.formats import Writer
+    from hiera_cli.tasks.classify import Classify
 
 
 def _print_schema(value: bool) -> None:
@@ -56,11 +61,20 @@ def _print_schema(value: bool) -> None:
         raise typer.Exit
 
 
+def _least_score(value: float | None) -> float | None:
+    if value == 0:
+        raise typer.BadParameter("every label scores at least 0: name more, such as 0.8")
+    return value if value is None else finite(value)
+
+
 def classify(
     inputs: Inputs = None,
     files_from: FilesFrom = None,
     files0_from: Files0From = None,
-    top_k: Annotated[int, typer.Option("-k", "--top-k", metavar="N", min=1, help="Labels per image.")] = 5,
+    top_k: Annotated[
+        int | None,
+        typer.Option("-k", "--top-k", metavar="N", min=1, help="Labels per image.", show_default="5; 1 with --rollup"),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +104,24 @@ def classify(
     min_score: Annotated[
         float, typer.Option(metavar="P", min=0, max=1, help="Leave out labels that score under P.", callback=finite)
     ] = 0.0,
+    rollup: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            min=0,
+            max=1,
+            help="The most specific label, a class or a concept (dog), that scores at least P.",
+            callback=_least_score,
+        ),
+    ] = None,
+    among: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONCEPT",
+            help="Only classes under this concept (bird), scores made to sum to 1; may be repeated.",
+            autocompletion=completed_concepts,
+        ),
+    ] = None,
     model: Model = "tiny",
     engine: Engine = "auto",
     device: Device = "auto",
@@ -123,20 +155,43 @@ def classify(
     request = request_of(options, name, path)
     request.inputs.check("classify")
     request.output.check()
+    allowed = _concepts(among, quiet) if among else ()
 
     from hiera_cli.checkpoints import resolve
 
     resolve.check_name(model)
 
-    from hiera_cli.classifier import load_classifier
     from hiera_cli.commands import output as outputs
     from hiera_cli.commands import run
     from hiera_cli.tasks.classify import Classify
 
-    task = Classify(top_k, min_score)
+    task = Classify(top_k, min_score, rollup, allowed)
+    if task.needs_concepts and model not in MODELS:  # all of those have ImageNet's classes
+        with suppress(CheckpointError):  # what is not on this machine is checked when it is
+            found = resolve.resolve(model, labels=True, offline=True)
+            task.check_classes(found.labels, found.name)
     read = run.reading(request, resolve.record_name(model))
     opened = outputs.opened(request.output, _writer(name, path, null=null), read.records(task))
-    raise typer.Exit(run.Run(request, opened, task, read, partial(load_classifier, labels=True)).run())
+    raise typer.Exit(run.Run(request, opened, task, read, partial(_loaded, task)).run())
+
+
+def _concepts(words: list[str], quiet: int) -> tuple[str, ...]:
+    """The WordNet ids of what --among names. Says which meaning of a word was taken."""
+    from hiera_cli import wordnet
+
+    ids = wordnet.concepts(words)
+    for word in words:
+        if taken := wordnet.meaning_taken(word):
+            messages.remarks_unless(quiet)(taken)
+    return ids
+
+
+def _loaded(task: Classify, model: str, **options: Any) -> Classifier:
+    from hiera_cli.classifier import load_classifier
+
+    classifier = load_classifier(model, labels=True, **options)
+    task.check_classes(classifier.labels, classifier.name)
+    return classifier
 
 
 def _default_format(path: str | None, *, null: bool) -> str:

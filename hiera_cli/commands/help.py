@@ -15,6 +15,8 @@ GROUPS = {
     "Output": (
         "--top-k",
         "--min-score",
+        "--rollup",
+        "--among",
         "--tokens",
         "--normalize",
         "--mask-ratio",
@@ -44,7 +46,7 @@ EXAMPLES = {
     ),
     "classify": (
         "hiera classify cat.jpg photos/",
-        "hiera classify photos --json | jq '.[].predictions[0]'",
+        "hiera classify photos --rollup 0.8",
         "hiera classify photos -o labels.jsonl --resume",
         "find . -name '*.jpg' | hiera classify --files-from -",
     ),
@@ -69,7 +71,8 @@ EXAMPLES = {
     ),
     "labels": (
         "hiera labels",
-        "hiera labels tabby cat",
+        "hiera labels dog",
+        "hiera labels --tree dog",
         "hiera labels -m ORG/NAME",
     ),
     "info": (

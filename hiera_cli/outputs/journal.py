@@ -150,7 +150,7 @@ class Journal:
                 if entry is None or not line.endswith(b"\n"):  # its end alone is missing, be it all of a record
                     break
                 self._last[hash(_name(entry))] = start
-                self._has_old = self._has_old or _is_old(entry)
+                self._has_old = self._has_old or self._is_of_earlier_version(entry)
                 start += len(line)
         self._file.size = start
 
@@ -180,7 +180,8 @@ class Journal:
     def _check(self, entry: dict[str, Any]) -> None:
         settings = _settings(entry)
         for name, now in self._records.settings.items():
-            then = settings.get(name, False if isinstance(now, bool) else None)  # earlier versions had fewer switches
+            # Earlier versions had fewer settings: what they did is what a switch that is off means, or no value.
+            then = settings.get(name, type(now)() if isinstance(now, bool | list) else None)
             if then != now:
                 raise self._made_otherwise(name.replace("_", "-"), then, now)
         if entry["status"] == "ok":
@@ -197,11 +198,18 @@ class Journal:
                 remedy="without the option" if now else "with the option",
                 option=what,
             )
+        if then in (None, []):
+            return OutputError(
+                f"cannot go on with {self._file.path}: it was made without {what}, this run has {_in_words(now)}",
+                remedy="without the option",
+                option=what,
+            )
+        this = "is without it" if now in (None, []) else f"has {_in_words(now)}"
         return OutputError(
-            f"cannot go on with {self._file.path}: it was made with {what} {then}, this run has {now}",
+            f"cannot go on with {self._file.path}: it was made with {what} {_in_words(then)}, this run {this}",
             remedy="the same setting",
             option=what,
-            value=then,
+            value=f" --{what} ".join(map(str, then)) if isinstance(then, list) else then,
         )
 
     def _is_done(self, source: Source, start: int) -> bool:
@@ -226,7 +234,7 @@ class Journal:
         """The record that begins there, in today's shape."""
         line = self._line_at(start)
         entry = self._parsed(line) if self._has_old else None
-        if entry is None or not _is_old(entry):
+        if entry is None or not self._is_of_earlier_version(entry):
             return line
         return f"{as_json(self._of_today(entry))}\n".encode()
 
@@ -256,6 +264,9 @@ class Journal:
             return None
         return entry if self._records.kind.is_answer(entry) else None
 
+    def _is_of_earlier_version(self, entry: dict[str, Any]) -> bool:
+        return _is_old(entry) or entry["settings"].keys() != self._records.settings.keys()
+
     def _of_today(self, old: dict[str, Any]) -> dict[str, Any]:
         """A record of an earlier version, as one of today."""
         name, precision = os.fsdecode(_name(old)), _precision(old) or ""
@@ -265,6 +276,7 @@ class Journal:
             **{key: old.get(key, none) for key, none in today.answer().items()},
             "status": old["status"],
             "error": old.get("error"),
+            "remarks": old.get("remarks", []),
             "resume": {key: old["resume"].get(key) for key in RESUME},
         }
 
@@ -294,6 +306,10 @@ def _merged(starts: Iterable[int], gone: list[int], before: int) -> Iterator[int
     while next_gone is not None:
         yield next_gone
         next_gone = next(waiting, None)
+
+
+def _in_words(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _is_of_another_command(line: bytes) -> bool:
