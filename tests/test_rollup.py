@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Call
+from conftest import SAMPLES, Call, Hiera
 from jsonschema import Draft202012Validator
 
 import hiera_cli
@@ -310,6 +310,23 @@ def test_a_model_with_classes_of_its_own_has_no_concepts_and_no_input_is_read(
     classifier = load_classifier(own, device="cpu", engine="torch", precision="fp32")
     with pytest.raises(UsageError, match="are not ImageNet's"):
         classifier.classify(CAT, rollup=0.8)
+
+
+@pytest.mark.slow
+def test_a_model_that_has_to_be_fetched_is_refused_once_it_is_there(
+    hiera: Hiera, environment: dict[str, str], own: Path
+) -> None:
+    from hub_server import Hub
+
+    hub = own.parent / "hub"
+    (hub / "acme").mkdir(parents=True)
+    own.rename(hub / "acme" / "own")
+    server = Hub(hub)
+    environment["HF_ENDPOINT"] = server.url
+    done = hiera("classify", CAT, "-m", "acme/own", "--rollup", "0.8", "-q")
+    server.close()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("hiera: error: the classes of acme/own are not ImageNet's")
 
 
 def test_from_python() -> None:

@@ -42,6 +42,15 @@ def test_a_concept_is_named_by_word_phrase_or_id(call: Call, query: list[str]) -
     assert done.err == ""
 
 
+def test_of_several_meanings_nothing_is_said_where_the_classes_of_all_are_listed(call: Call) -> None:
+    done = call("labels", "crane")
+    assert (done.out, done.err) == ("134\tn02012849\tcrane\n517\tn03126707\tcrane\n", "")
+    assert call("labels", "--tree", "crane").err == (
+        "hiera: crane: crane, a kind of wading bird (n02012849, 1 class); "
+        "also crane, a kind of lifting device (n03126707, 1 class)\n"
+    )
+
+
 def test_a_class_is_listed_once_in_the_order_of_classes() -> None:
     dogs = wordnet.classes()["n02084071"]
     whole = [label.index for label in matching(LABELS, "dog", dogs)]

@@ -61,8 +61,9 @@ def _list(query: str, known: tuple[Label, ...], as_json: bool) -> None:
         nearest = wordnet.suggestion(query) if is_imagenet else ""
         messages.remark(f"no label matches {printable(query)!r}" + (f". {nearest}" if nearest else ""))
         raise typer.Exit(1)
-    if taken := wordnet.meaning_taken(query) if meanings else "":
-        messages.remark(taken)
+    listed = {label.wnid for label in found}
+    if not all(wordnet.classes()[meaning.wnid] <= listed for meaning in meanings):
+        messages.remark(wordnet.meaning_taken(query))
 
 
 def _show_tree(query: str, known: tuple[Label, ...], model: str, as_json: bool) -> None:
