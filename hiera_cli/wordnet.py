@@ -114,13 +114,9 @@ def plain(text: str) -> str:
 def _by_name() -> dict[str, tuple[Synset, ...]]:
     named: dict[str, list[Synset]] = {}
     for synset in synsets().values():
-        for name in dict.fromkeys(map(plain, synset.names)):
+        for name in dict.fromkeys(map(str.casefold, synset.names)):  # plain, but for that
             named.setdefault(name, []).append(synset)
-
-    def rank(name: str, synset: Synset) -> tuple[bool, int, str]:
-        return plain(synset.name) != name, -len(classes()[synset.wnid]), synset.wnid
-
-    return {name: tuple(sorted(each, key=lambda s: rank(name, s))) for name, each in named.items()}
+    return {name: tuple(each) for name, each in named.items()}
 
 
 def meanings(text: str) -> tuple[Synset, ...]:
@@ -131,8 +127,10 @@ def meanings(text: str) -> tuple[Synset, ...]:
     name = plain(text)
     if name in synsets():
         return (synsets()[name],)
-    if name in _by_name():
-        return _by_name()[name]
+    if named := _by_name().get(name, ()):
+        if len(named) == 1:
+            return named
+        return tuple(sorted(named, key=lambda s: (s.name.casefold() != name, -len(classes()[s.wnid]), s.wnid)))
     whole = plain(text.replace(",", ", "))  # such as `tabby, tabby cat`, as a class is called
     return tuple(synset for synset in synsets().values() if "," in text and plain(", ".join(synset.names)) == whole)
 

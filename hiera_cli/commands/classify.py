@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,6 +162,7 @@ def classify(
 
     resolve.check_name(model)
 
+    from hiera_cli.classifier import load_classifier
     from hiera_cli.commands import output as outputs
     from hiera_cli.commands import run
     from hiera_cli.tasks.classify import Classify
@@ -172,7 +174,7 @@ def classify(
             task.check_classes(found.labels, found.name)
     read = run.reading(request, resolve.record_name(model))
     opened = outputs.opened(request.output, _writer(name, path, null=null), read.records(task))
-    raise typer.Exit(run.Run(request, opened, task, read, partial(_loaded, task)).run())
+    raise typer.Exit(run.Run(request, opened, task, read, partial(_loaded, load_classifier, task)).run())
 
 
 def _concepts(words: list[str], quiet: int) -> tuple[str, ...]:
@@ -186,10 +188,8 @@ def _concepts(words: list[str], quiet: int) -> tuple[str, ...]:
     return ids
 
 
-def _loaded(task: Classify, model: str, **options: Any) -> Classifier:
-    from hiera_cli.classifier import load_classifier
-
-    classifier = load_classifier(model, labels=True, **options)
+def _loaded(load: Callable[..., Classifier], task: Classify, model: str, **options: Any) -> Classifier:
+    classifier = load(model, labels=True, **options)
     task.check_classes(classifier.labels, classifier.name)
     return classifier
 
