@@ -119,12 +119,21 @@ def _by_name() -> dict[str, tuple[Synset, ...]]:
     return {name: tuple(each) for name, each in named.items()}
 
 
+def _forms(name: str) -> Iterator[str]:
+    """A word or phrase, and what it may be the plural of: `dogs`, `foxes`, `puppies`."""
+    yield name
+    for ending, singular in (("ies", "y"), ("es", ""), ("s", "")):
+        if name.endswith(ending) and len(name) > len(ending) + 1:
+            yield name.removesuffix(ending) + singular
+
+
 def meanings(text: str) -> tuple[Synset, ...]:
     """The concepts that a word, a phrase or a WordNet id names: first what people mean by it; none if it is in none.
 
-    That is the one which has it as its usual name and, of several, which comprises most classes.
+    That is the one which has it as its usual name and, of several, which comprises most classes. A plural names what
+    its singular does, if it is none itself.
     """
-    name = plain(text)
+    name = next((each for each in _forms(plain(text)) if each in _by_name()), plain(text))
     if name in synsets():
         return (synsets()[name],)
     if named := _by_name().get(name, ()):
@@ -139,7 +148,7 @@ def concept(text: str) -> Synset:
     """What a word, a phrase or a WordNet id names, in the first of its meanings. Raises UsageError if it names none."""
     found = meanings(text)
     if not found:
-        raise UsageError(f"{text!r} is not a concept of WordNet's above or among ImageNet's classes", suggestion(text))
+        raise UsageError(f"'{text}' is not a concept of WordNet's above or among ImageNet's classes", suggestion(text))
     return found[0]
 
 

@@ -77,6 +77,7 @@ def environment(tmp_path: Path, _compiled_models_apart: None) -> dict[str, str]:
     return {
         **kept,
         "HOME": str(tmp_path / "home"),
+        "XDG_DATA_HOME": str(tmp_path / "data"),
         "HF_HOME": str(tmp_path / "hf"),
         "HF_ENDPOINT": "http://127.0.0.1:9",
         "HF_HUB_DISABLE_XET": "1",

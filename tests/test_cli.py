@@ -253,7 +253,10 @@ def test_version(call: Call) -> None:
 
 def test_every_command_explains_itself(call: Call) -> None:
     listed = re.findall(r"^  (\w+) ", call("--help").out.partition("Commands:")[2], re.MULTILINE)
-    assert listed == ["classify", "embed", "reconstruct", "download", "models", "labels", "info", "bench"]
+    assert listed == [
+        *("classify", "embed", "find", "index", "reconstruct"),
+        *("download", "models", "labels", "info", "bench"),
+    ]
     for command in listed:
         done = call(command, "--help")
         assert done.status == 0

@@ -267,7 +267,7 @@ def test_records_with_concepts_are_of_the_schema(call: Call) -> None:
             "'wolfhoud' is not a concept of WordNet's above or among ImageNet's classes\n"
             "  The nearest words: wolfhound, irish wolfhound, wood.",
         ),
-        (("--among", ""), "'' is not a concept of WordNet's above or among ImageNet's classes"),
+        (("--among", ""), "a concept of --among is empty\n  Is a variable of the script not set?"),
         (
             ("--rollup", "0"),
             "--rollup: every label scores at least 0: name more, such as 0.8\n"

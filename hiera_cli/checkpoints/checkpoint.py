@@ -86,5 +86,24 @@ class Checkpoint:
             check_numbers(self.weights, name, float(array.sum(dtype="float32")))
         return {name: array.astype("float32", copy=False) for name, array in arrays.items()}
 
+    def classifier(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """The last layer's weight (classes, C) and bias (classes,), in fp32; None for a backbone, which has none.
+
+        Without torch where the file's format allows. Raises CheckpointError.
+        """
+        if not self.architecture.num_classes:
+            return None
+        names = [self._names()[f"head.fc.{each}"] for each in ("weight", "bias")]
+        with reading(self.weights):
+            if not is_safetensors(self.weights) or has_bf16(self.weights):
+                tensors = read_tensors(self.weights)
+                weight, bias = (tensors[name].float().numpy() for name in names)
+            else:
+                with safe_open(self.weights, framework="numpy") as file:
+                    weight, bias = (file.get_tensor(name).astype("float32", copy=False) for name in names)
+        for name, array in zip(names, (weight, bias), strict=True):
+            check_numbers(self.weights, name, float(array.sum(dtype="float32")))
+        return weight, bias
+
     def _names(self) -> dict[str, str]:
         return {name: self.layout.name(name, self.architecture) for name in expected_shapes(self.architecture)}

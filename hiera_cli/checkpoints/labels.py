@@ -26,21 +26,23 @@ def imagenet_labels() -> tuple[Label, ...]:
     return tuple(Label(int(index), wnid, text) for index, wnid, text in rows)
 
 
-def matching(labels: tuple[Label, ...], query: str, members: Container[str | None] = ()) -> list[Label]:
+def matching(
+    labels: tuple[Label, ...], query: str, members: Container[str | None] = (), *, whole: bool = False
+) -> list[Label]:
     """The labels that contain a word or phrase, or have it as their index or WordNet id, without regard to case.
 
     members: the WordNet ids of classes that belong to them whatever their words. These and the labels that have the
-    query as whole words come first, then the rest, each in the order of the classes.
+    query as whole words come first, then the rest, each in the order of the classes. whole: leave out the rest.
     """
     wanted = query.casefold()
     if not wanted:
         return list(labels)
-    whole = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
+    words = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
     first, rest = [], []
     for label in labels:
         text = label.text.casefold()
-        if label.wnid in members or whole.search(text) or wanted in (str(label.index), label.wnid):
+        if label.wnid in members or words.search(text) or wanted in (str(label.index), label.wnid):
             first.append(label)
-        elif wanted in text:
+        elif wanted in text and not whole:
             rest.append(label)
     return first + rest

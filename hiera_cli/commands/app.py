@@ -18,7 +18,9 @@ from hiera_cli.commands import (
     classify,
     download,
     embed,
+    find,
     help_command,
+    index,
     info,
     labels,
     messages,
@@ -96,6 +98,8 @@ def _hiera(
 for function in (
     classify.classify,
     embed.embed,
+    find.find,
+    index.index,
     reconstruct.reconstruct,
     download.download,
     models.models,

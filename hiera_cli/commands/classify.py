@@ -29,6 +29,7 @@ from hiera_cli.commands.options import (
     MaxPixels,
     Model,
     NoBanner,
+    Null,
     Offline,
     Output,
     Overwrite,
@@ -90,10 +91,7 @@ def classify(
     ] = None,
     as_json: FormatJson = False,
     output: Output = None,
-    null: Annotated[
-        bool,
-        typer.Option("-0", "--null", help="End plain's lines with NUL, and leave names as they are: for xargs -0."),
-    ] = False,
+    null: Null = False,
     schema: Annotated[
         bool,
         typer.Option(
@@ -181,6 +179,8 @@ def _concepts(words: list[str], quiet: int) -> tuple[str, ...]:
     """The WordNet ids of what --among names. Says which meaning of a word was taken."""
     from hiera_cli import wordnet
 
+    if not all(word.strip() for word in words):
+        raise UsageError("a concept of --among is empty", "Is a variable of the script not set?")
     ids = wordnet.concepts(words)
     for word in words:
         if taken := wordnet.meaning_taken(word):

@@ -10,6 +10,8 @@ from typer.core import TyperCommand, TyperGroup
 # In the order in which a command shows those that it has. What is in none of them comes last.
 OTHERS = "Options"
 GROUPS = {
+    "Search": ("--or", "--not", "--like"),
+    "Index": ("--status", "--forget", "--check", "--no-update", "--index"),
     "Inputs": ("--files-from", "--files0-from", "--exclude", "--hidden", "--follow"),
     "Model": ("--model", "--engine", "--device", "--precision", "--batch-size", "--workers", "--full-decode"),
     "Output": (
@@ -17,6 +19,7 @@ GROUPS = {
         "--min-score",
         "--rollup",
         "--among",
+        "--limit",
         "--tokens",
         "--normalize",
         "--mask-ratio",
@@ -41,7 +44,7 @@ EXAMPLES = {
     "hiera": (
         "hiera classify cat.jpg",
         "hiera classify photos -o labels.csv",
-        "hiera embed photos -o features.npz",
+        "hiera find dog photos",
         "hiera classify --help",
     ),
     "classify": (
@@ -58,6 +61,17 @@ EXAMPLES = {
     "reconstruct": (
         "hiera reconstruct cat.jpg -o painted.png",
         "hiera reconstruct photos -o pictures --seed 1",
+    ),
+    "find": (
+        "hiera find dog photos",
+        "hiera find dog photos -0 | xargs -0 cp -t dogs/",
+        "hiera find -e dog -e cat --not puppy photos",
+        "hiera find --like photo.jpg photos -n 5",
+    ),
+    "index": (
+        "hiera index photos",
+        "hiera index --status",
+        "hiera index --forget photos/old",
     ),
     "download": (
         "hiera download",

@@ -155,9 +155,23 @@ Output = Annotated[
         "-o", "--output", metavar="FILE", help="Write here; the name appears when it is complete. - is stdout."
     ),
 ]
+Null = Annotated[
+    bool,
+    typer.Option("-0", "--null", help="End plain's lines with NUL, and leave names as they are: for xargs -0."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing --output.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with an unfinished jsonl --output: done files are not done again.")
+]
+IndexFile = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        envvar="HIERA_INDEX",
+        metavar="FILE",
+        help="The index of features. By default in the user's data folder.",
+        show_default=False,
+    ),
 ]
 Quiet = Annotated[
     int,

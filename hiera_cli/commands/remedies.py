@@ -29,6 +29,9 @@ REMEDIES: dict[str, str] = {
     "free memory of the device": "Free some, or use a smaller model (-m tiny), or --device cpu.",
     "precision of the CPU": "Use --precision bf16 or fp32.",
     "the CPU": "--device cpu does without it.",
+    "another index": "Name another one: --index FILE, or HIERA_INDEX.",
+    "damaged index": "Move it away: `hiera index PATH...` builds it anew. Or name another one: --index FILE.",
+    "no index": "`hiera index PATH...` makes one.",
     "another output": _ANOTHER_OUTPUT,
     "begin anew": "It holds what was done: move it away to keep that. --overwrite begins anew.",
     "keep the records before": (

@@ -55,10 +55,7 @@ class InputRequest:
             raise UsageError(f"nothing to {command}: name files, folders or URLs", hint)
         if [*map(source.descriptor, (*self.inputs, *self.lists))].count(0) > 1:
             raise UsageError("stdin (-) can be read only once")
-        try:
-            os.getcwd()
-        except FileNotFoundError as error:  # in which PyTorch's libraries end the process
-            raise UsageError("the current folder has been removed", "cd to another one, and try again.") from error
+        check_current_folder()
 
 
 @dataclass(frozen=True)
@@ -125,6 +122,23 @@ class Request:
     output: OutputRequest
     report: ReportRequest
     offline: bool = False
+
+
+def check_current_folder() -> None:
+    """Raise UsageError if it has been removed: PyTorch's libraries end the process in such a one."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder has been removed", "cd to another one, and try again.") from error
+
+
+def index_path(index: str | None) -> str:
+    """The path of an --index, or where it is by default. Raises UsageError for an empty one."""
+    if index == "":
+        raise UsageError("--index needs a name: it is empty", "Is a variable of the script not set?")
+    from hiera_cli.index.store import default_path
+
+    return index or default_path()
 
 
 def request_of(options: Mapping[str, Any], format: str, path: str | None, **changes: Any) -> Request:

@@ -44,6 +44,7 @@ class Run:
 
     output: where the Results go, opened; the run closes it. task: what is done with each image. options: how inputs are
     read. load: makes the model, of the fields of ModelRequest, `offline` and `progress`, when the first image is ready.
+    sources: the inputs, where they are not those that the request names. total: how many they are, if it is known.
     """
 
     def __init__(
@@ -53,6 +54,9 @@ class Run:
         task: Task[Any, Any],
         options: Options,
         load: Callable[..., Any],
+        *,
+        sources: Iterator[source.Source] | None = None,
+        total: int | None = None,
     ) -> None:
         self._request = request
         self._output = output
@@ -65,7 +69,8 @@ class Run:
         self._skipped = Skipped(tell=self._name_skipped if request.report.verbose else None)
         inputs = request.inputs
         self._walk = find.Walk(decode.suffixes, inputs.exclude, inputs.hidden, inputs.follow)
-        found = self._sources()
+        self._report.total = total
+        found = self._sources() if sources is None else sources
         remaining = output.journal.remaining(found) if output.journal else found
         self._stream: Stream[Any, Any] = Stream(remaining, self._load_model, task, options)
 
@@ -75,7 +80,7 @@ class Run:
         Raises UsageError, CheckpointError or DeviceError if there is nothing to start with, OutputError if the Results
         can't be written. Whatever it ends with, what was written is a valid document of its format.
         """
-        if self._request.report.shows_progress:
+        if self._request.report.shows_progress and self._report.total is None:
             with suppress(RuntimeError):  # no more threads are to be had: the inputs need those there are
                 threading.Thread(target=self._count, name="count", daemon=True).start()
         if source.STDIN in self._request.inputs.inputs and sys.stdin is not None and sys.stdin.isatty():

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hiera_cli.checkpoints.published import LICENCE
+from hiera_cli.system.printable import printable
 from hiera_cli.system.terminal import wrapped
 
 if TYPE_CHECKING:
     from hiera_cli.bench import Measured, Speed
     from hiera_cli.checkpoints.inventory import ModelEntry
+    from hiera_cli.commands.index_facts import IndexFacts
     from hiera_cli.commands.info_facts import Info
 
 MODELS_COLUMNS = 93  # that the table of models needs
@@ -70,6 +72,35 @@ def _fact(name: str, text: str, columns: int | None) -> Iterator[str]:
     for line in wrapped(text, room, whole_words=True):
         yield f"{name:<{NAME_CELLS}} {line}"
         name = ""
+
+
+def counted(count: int, what: str) -> str:
+    """Such as `1 error` or `1,204 errors`."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def index_lines(facts: IndexFacts, columns: int | None) -> list[str]:
+    """A line a fact, and a line a folder."""
+    named: list[tuple[str, str] | None] = [
+        ("index", f"{facts.index} ({facts.bytes / 1e6:,.1f} MB)"),
+        ("photos", f"{facts.photos:,}"),
+        ("errors", f"{facts.errors:,}"),
+        *(
+            ("model", f"{each.model} ({counted(each.photos, 'photo')}, weights {each.sha256[:12]})")
+            for each in facts.models
+        ),
+        None,
+        *(
+            (
+                f"{each.photos:,}",
+                each.path + (f" ({counted(each.errors, 'error')})" if each.errors else ""),
+            )
+            for each in facts.folders
+        ),
+        *([None] if facts.failed else []),
+        *(("failed", f"{each.path}: {each.message}") for each in facts.failed),
+    ]
+    return [line for fact in named for line in ([""] if fact is None else _fact(fact[0], printable(fact[1]), columns))]
 
 
 def bench_table(measured: Measured, columns: int | None) -> list[str]:

@@ -68,7 +68,7 @@ def expand(
             yield Source(argument, Kind.URL)
         elif os.path.isdir(argument):
             found = False
-            for source in _walk(argument, walk, warn, skipped, _sorted):
+            for source in _walk(argument, walk, warn, skipped, lambda here, names: _sorted(names)):
                 found = True
                 yield source
             if not found:
@@ -92,11 +92,29 @@ def count(arguments: Iterable[str], walk: Walk) -> int:
     others = 0
     for argument in arguments:
         if argument != STDIN and not is_url(argument) and os.path.isdir(argument):
-            found = _walk(argument, walk, lambda warning: None, Skipped(), lambda names: _sorted(folders(names)))
+            found = _walk(argument, walk, lambda warning: None, Skipped(), lambda here, names: _sorted(folders(names)))
             others += sum(1 for _ in found)
         else:
             others += 1
     return files + others
+
+
+def some(
+    folder: str, walk: Walk, warn: Warn, skipped: Skipped, select: Callable[[str, list[str]], list[str]]
+) -> Iterator[Source]:
+    """The images in a folder that are selected, and the errors of folders that can't be listed, in order.
+
+    select: which of the names in one folder, given its path; it may not add any.
+    """
+
+    def arrange(here: str, names: Iterator[str]) -> Iterator[str]:
+        folders: list[str] = []
+        files: list[str] = []
+        for name in names:
+            (folders if name.endswith(FOLDER) else files).append(name)
+        return _sorted(iter(folders + select(here, files)))
+
+    return _walk(folder, walk, warn, skipped, arrange)
 
 
 @dataclass
@@ -109,11 +127,12 @@ class _Level:
 
 
 def _walk(
-    folder: str, walk: Walk, warn: Warn, skipped: Skipped, arrange: Callable[[Iterator[str]], Iterator[str]]
+    folder: str, walk: Walk, warn: Warn, skipped: Skipped, arrange: Callable[[str, Iterator[str]], Iterator[str]]
 ) -> Iterator[Source]:
     """A folder's images and, in their places among them, its subfolders'. With a stack, for folders may be deep.
 
-    arrange: which of the names that were taken of a folder to go through, and in which order. It reads them to the end.
+    arrange: which of the names that were taken of a folder, whose path it is given, to go through, and in which order.
+    It reads them to the end.
     """
     levels: list[_Level] = []
     suffixes = walk.suffixes()
@@ -128,7 +147,7 @@ def _walk(
                 warn(f"{here}: skipped, the link leads back to a folder above it")
                 return None
             with os.scandir(here) as listing:
-                names = arrange(_taken(listing, below, walk, suffixes, excludes, skipped))
+                names = arrange(here, _taken(listing, below, walk, suffixes, excludes, skipped))
         except OSError as error:
             return Source(here, error=_cannot("list the folder", error))
         levels.append(_Level(below, identity, names))

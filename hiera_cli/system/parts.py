@@ -19,8 +19,11 @@ if sys.platform != "win32":  # there, a file that is open can't be removed, nor 
 SUFFIX = ".part"
 
 
-def write(path: Path, content: Iterable[bytes]) -> None:
-    """Write a file, whole or not at all: its part is gone again if anything interrupts that."""
+def write(path: Path, content: Iterable[bytes], *, replace: bool = True) -> None:
+    """Write a file, whole or not at all: its part is gone again if anything interrupts that.
+
+    replace: what is there by then; else it stays, and FileExistsError is raised.
+    """
     part, stream = _locked(path)
     try:
         with stream:
@@ -29,10 +32,26 @@ def write(path: Path, content: Iterable[bytes]) -> None:
             stream.flush()
             if sys.platform == "win32":
                 stream.close()
-            os.replace(part, path)  # while it is locked
+            _named(part, path, replace=replace)  # while it is locked
     except BaseException:
         remove([part])
         raise
+
+
+def _named(part: Path, path: Path, *, replace: bool) -> None:
+    if replace:
+        os.replace(part, path)
+        return
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError(path) from None
+        os.rename(part, path)
+    else:
+        part.unlink()
 
 
 def _locked(path: Path) -> tuple[Path, IO[bytes]]:
