@@ -28,6 +28,7 @@ class IndexSink:
         self._comparison = comparison
         self._lock = threading.Lock()  # held by the thread that uses the index
         self._begun = 0.0
+        self._pending = 0  # taken in, and not committed yet
         self._timer: threading.Timer | None = None
         self._error: OutputError | None = None
 
@@ -45,6 +46,7 @@ class IndexSink:
                 self._timer = threading.Timer(COMMIT_EVERY, self._commit_late)
                 self._timer.daemon = True
                 self._timer.start()
+            self._pending += 1
             stamp = result.stamp.size, result.stamp.mtime_ns
             if result.error is not None:
                 self._index.put_error(self._model, path, *stamp, result.error.type, result.error.message)
@@ -72,8 +74,12 @@ class IndexSink:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._begun = 0.0
-        self._index.commit()
+        self._begun, count, self._pending = 0.0, self._pending, 0
+        try:
+            self._index.commit()
+        except OutputError as error:
+            lost = f"the last {count:,} are lost" if count > 1 else "the last one is lost"
+            raise OutputError(f"{error.message}; of what was indexed {lost}", remedy=error.remedy) from error
 
     def _raise(self) -> None:
         if self._error is not None:
