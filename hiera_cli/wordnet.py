@@ -119,7 +119,7 @@ def _by_name() -> dict[str, tuple[Synset, ...]]:
     return {name: tuple(each) for name, each in named.items()}
 
 
-def _forms(name: str) -> Iterator[str]:
+def forms(name: str) -> Iterator[str]:
     """A word or phrase, and what it may be the plural of: `dogs`, `foxes`, `puppies`."""
     yield name
     for ending, singular in (("ies", "y"), ("es", ""), ("s", "")):
@@ -133,7 +133,7 @@ def meanings(text: str) -> tuple[Synset, ...]:
     That is the one which has it as its usual name and, of several, which comprises most classes. A plural names what
     its singular does, if it is none itself.
     """
-    name = next((each for each in _forms(plain(text)) if each in _by_name()), plain(text))
+    name = next((each for each in forms(plain(text)) if each in _by_name()), plain(text))
     if name in synsets():
         return (synsets()[name],)
     if named := _by_name().get(name, ()):

@@ -203,7 +203,8 @@ def test_a_word_of_a_label_is_found_and_a_wrong_one_told(call: Call, photos: Pat
     done = call("find", "cat", "missile", photos)
     assert (done.status, done.out) == (2, f"{photos}/a.jpg\n")
     assert done.err.endswith("hiera: missile: no such file or folder (to find it too: -e missile)\n")
-    assert call("find", "coffees", photos, "-q").out == f"{photos}/below/c.jpg\n"  # a plural
+    assert call("find", "coffees", photos, "-q").out == f"{photos}/below/c.jpg\n"  # plurals
+    assert call("find", "shuttles", photos, "-q", "--min-score", "0").status == 0
     assert call("find", "shuttle", photos).err == (
         "hiera: shuttle: not a concept; taken as the labels with the word: space shuttle\n"
         "hiera: nothing found among 3 photos (--min-score 0.5)\n"
@@ -361,6 +362,13 @@ def test_a_file_that_was_named_is_told_each_time_it_fails(call: Call, photos: Pa
         done = call("find", "cat", photos / "b.jpg", photos / "a.jpg", "-q")
         assert (done.status, done.out) == (2, f"{photos}/a.jpg\n")
         assert done.err == f"hiera: {photos}/b.jpg: not an image of a format that is read here\n"
+        done = call("index", photos / "b.jpg", "-q")
+        assert (done.status, done.err) == (1, f"hiera: {photos}/b.jpg: not an image of a format that is read here\n")
+    shutil.copy(CAT, photos / "new.jpg")
+    done = call("find", "cat", photos / "new.jpg", "--no-update", "-q")
+    assert (done.status, done.err) == (2, f"hiera: {photos}/new.jpg: it is not in the index\n")
+    assert call("find", "cat", photos, "-q").status == 0
+    assert "--exclude none matched nothing" in call("find", "cat", photos, "--exclude", "none").err
 
 
 def test_an_empty_name_is_no_folder(call: Call, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,7 +480,7 @@ def test_features_that_are_lost_are_told(call: Call, photos: Path, index: Path) 
     done = call("find", "missile", photos, "-q")
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith(f"hiera: error: the index {index} is damaged: it has lost features\n")
-    assert call("index", "--check").out == "1 photos whose features are missing\n"
+    assert call("index", "--check").out == "photos whose features are missing: 1\n"
 
 
 def test_an_index_that_is_removed_meanwhile_is_told(
@@ -488,7 +496,7 @@ def test_an_index_that_is_removed_meanwhile_is_told(
     done = call("index", photos, "-q")
     assert done.status == 2
     told = (
-        f"hiera: error: the index {index} was removed while it was written; of what was indexed the last 3 are lost\n"
+        f"hiera: error: the index {index} was removed or replaced while it was written; of what was indexed the last 3"
     )
     assert told in done.err
 
@@ -508,7 +516,7 @@ def test_features_that_are_none_are_told(call: Call, photos: Path, index: Path) 
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith(f"hiera: error: the index {index} is damaged: features that are none\n")
     done = call("index", "--check")
-    assert (done.status, done.out) == (1, "1 features of another length than their model's\n")
+    assert (done.status, done.out) == (1, "features of another length than their model's: 1\n")
 
 
 @pytest.mark.parametrize(

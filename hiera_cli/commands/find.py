@@ -157,7 +157,9 @@ def find(
             "Leave it out, or use --format plain.",
         )
     asked, paths = _split(words or [], queries or [], like)
-    if not all(each.strip() for each in (*asked, *(excluded or ()))) or (like is not None and not like):
+    if like == "":
+        raise UsageError("the photo of --like is empty", "Is a variable of the script not set?")
+    if not all(each.strip() for each in (*asked, *(excluded or ()))):
         raise UsageError("the query is empty", "Is a variable of the script not set?")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: the search has a thread a processor of its own
 
@@ -207,6 +209,8 @@ def find(
             search.model = opened.model(checkpoint)
             search.look()
         trouble = indexing.tell_unlisted(seen, missing, quiet, searches=True) or outdated
+        if walked and not seen.changed:
+            indexing.tell_globs(place, seen, tell)
         trouble |= indexing.tell_failed(place, quiet, told=seen.changed > 0)
         names = indexing.names_of(place, seen.apart)
         rows = search.ordered(names, seen.passed)
@@ -253,7 +257,7 @@ def _classes(
                 tell(remark)
             classes.update(wordnet.indices(meanings[0].wnid, labels))
             continue
-        found = matching(tuple(labels), text, whole=True)
+        found = next(filter(None, (matching(tuple(labels), form, whole=True) for form in wordnet.forms(text))), [])
         if not found:
             raise UsageError(f"'{text}' is not a concept or a word of a label", _meant(text, labels, paths))
         tell(f"{text}: not a concept; taken as the labels with the word: {_several(found)}")

@@ -65,7 +65,7 @@ EXAMPLES = {
     "find": (
         "hiera find dog photos",
         "hiera find dog photos -0 | xargs -0 cp -t dogs/",
-        "hiera find -e dog -e cat --not puppy photos",
+        "hiera find -e dog -e cat --not poodle photos",
         "hiera find --like photo.jpg photos -n 5",
     ),
     "index": (

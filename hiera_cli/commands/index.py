@@ -121,8 +121,10 @@ def _update(where: str, paths: list[str], request: Request) -> int:
             failed = sum(each.errors for each in opened.models())
             are = "file that has an error" if failed == 1 else "files that have an error"
             tell("the index is up to date" + (f", with {failed:,} {are} (--status names them)" if failed else ""))
+            indexing.tell_globs(place, seen, tell)
+        failed = indexing.tell_failed(place, quiet, told=seen.changed > 0)
         trouble = indexing.tell_unlisted(seen, missing, quiet)
-    return 2 if trouble else ended
+    return 2 if trouble else max(ended, failed)
 
 
 def _show(where: str, *, as_json: bool) -> None:

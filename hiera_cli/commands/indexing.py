@@ -169,6 +169,13 @@ def names_of(place: Place, apart: Sequence[bytes]) -> Names:
     return names
 
 
+def tell_globs(place: Place, found: Seen, tell: Callable[[str], None]) -> None:
+    """Say which globs have excluded nothing."""
+    for glob in place.walk.exclude:
+        if glob not in found.skipped.globs:
+            tell(f"--exclude {shlex.quote(glob)} matched nothing")
+
+
 def tell_failed(place: Place, quiet: int, *, told: bool) -> bool:
     """Say which files that were named outright have no features, unless they were told already.
 
@@ -182,8 +189,8 @@ def tell_failed(place: Place, quiet: int, *, told: bool) -> bool:
             continue
         failed = True
         message = place.index.message(model, folder, name) if model is not None else None
-        if message and not told and quiet < 2:
-            messages.remark(f"{root.given}: {message}")
+        if not told and quiet < 2:
+            messages.remark(f"{root.given}: {message or 'it is not in the index'}")
     return failed
 
 

@@ -238,7 +238,7 @@ class Index:
             with self.trouble():
                 self._connection.execute("COMMIT")
             if not self._is_there():
-                raise OutputError(f"the index {self.path} was removed while it was written")
+                raise OutputError(f"the index {self.path} was removed or replaced while it was written")
 
     def _is_there(self) -> bool:
         try:
@@ -444,6 +444,13 @@ class Index:
                     "SELECT count(*) FROM vectors v LEFT JOIN models m ON m.id = v.model "
                     "WHERE m.id IS NULL OR length(v.features) != 2 * m.channels",
                 ),
+                ("features of several photos", "SELECT count(vector) - count(DISTINCT vector) FROM photos"),
+                ("photos of no model", "SELECT count(*) FROM photos WHERE model NOT IN (SELECT id FROM models)"),
+                (
+                    "features without scores",
+                    "SELECT coalesce(sum(CASE WHEN count THEN missing END), 0) FROM (SELECT count(log_denominator) "
+                    "AS count, count(*) - count(log_denominator) AS missing FROM vectors GROUP BY model)",
+                ),
                 (
                     "photos in no folder",
                     "SELECT count(*) FROM photos p WHERE NOT EXISTS (SELECT 1 FROM folders f WHERE f.id = p.folder)",
@@ -452,7 +459,7 @@ class Index:
             if not found:
                 for what, query in queries:
                     count = self._connection.execute(query).fetchone()[0]
-                    found += [f"{count:,} {what}"] if count else []
+                    found += [f"{what}: {count:,}"] if count else []
         except sqlite3.DatabaseError as error:
             return [str(error)]
         return found
