@@ -371,6 +371,18 @@ def test_a_file_that_was_named_is_told_each_time_it_fails(call: Call, photos: Pa
     assert "--exclude none matched nothing" in call("find", "cat", photos, "--exclude", "none").err
 
 
+def test_what_the_walk_skips_is_told_by_an_update(call: Call, photos: Path) -> None:
+    (photos / "a.nef").touch()
+    (photos / "link.jpg").symlink_to("a.jpg")
+    done = call("find", "missile", photos, "--exclude", "below", "--exclude", "none")
+    assert done.out == f"{photos}/b.jpg\n"
+    assert "hiera: skipped 1 file that is not known as an image (1 .nef), 1 link (--follow)\n" in done.err
+    assert [line for line in done.err.splitlines() if "--exclude" in line] == ["hiera: --exclude none matched nothing"]
+    done = call("index", photos, "--exclude", "below")
+    assert done.err.count("skipped") == 1
+    assert "matched nothing" not in done.err
+
+
 def test_an_empty_name_is_no_folder(call: Call, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos)
     assert call("index", ".", "-q").status == 0

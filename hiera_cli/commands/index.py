@@ -110,18 +110,19 @@ def _update(where: str, paths: list[str], request: Request) -> int:
         ended = indexing.update(place, request, seen)
         if ended > 2:  # it was interrupted
             return ended
-        for line in skipped_lines(seen.skipped):
-            tell(line)
         if gone or seen.gone_folders:
             folders = f" and {len(seen.gone_folders):,} folders" if seen.gone_folders else ""
             tell(f"{gone:,} files{folders} that are no more left the index")
         for folder in seen.lost:
             tell(f"{os.fsdecode(folder)}: can't be reached; what the index has of it stays")
+        if not seen.changed:  # else the run has told them
+            for line in skipped_lines(seen.skipped):
+                tell(line)
+            indexing.tell_globs(place, seen, tell)
         if not seen.changed and not missing:
             failed = sum(each.errors for each in opened.models())
             are = "file that has an error" if failed == 1 else "files that have an error"
             tell("the index is up to date" + (f", with {failed:,} {are} (--status names them)" if failed else ""))
-            indexing.tell_globs(place, seen, tell)
         failed = indexing.tell_failed(place, quiet, told=seen.changed > 0)
         trouble = indexing.tell_unlisted(seen, missing, quiet)
     return 2 if trouble else max(ended, failed)

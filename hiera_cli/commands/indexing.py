@@ -150,7 +150,8 @@ def update(place: Place, request: Request, before: Seen) -> ExitStatus:
         read = run.reading(request, resolve.record_name(request.model.model))
         load = partial(load_classifier, labels=False)
         found = comparison.sources()
-        return run.Run(request, output, Task(), read, load, sources=found, total=before.changed).run()
+        skipped = comparison.seen.skipped
+        return run.Run(request, output, Task(), read, load, sources=found, total=before.changed, skipped=skipped).run()
 
 
 def names_of(place: Place, apart: Sequence[bytes]) -> Names:

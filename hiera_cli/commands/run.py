@@ -45,6 +45,7 @@ class Run:
     output: where the Results go, opened; the run closes it. task: what is done with each image. options: how inputs are
     read. load: makes the model, of the fields of ModelRequest, `offline` and `progress`, when the first image is ready.
     sources: the inputs, where they are not those that the request names. total: how many they are, if it is known.
+    skipped: what the walk that finds them passes over.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Run:
         *,
         sources: Iterator[source.Source] | None = None,
         total: int | None = None,
+        skipped: Skipped | None = None,
     ) -> None:
         self._request = request
         self._output = output
@@ -66,7 +68,8 @@ class Run:
         self._has_model = False
         self._shares_terminal = output.path is None and sys.stdout.isatty()
         self._report = Report(quiet=request.report.quiet, progress=request.report.shows_progress, verb=task.kind.done)
-        self._skipped = Skipped(tell=self._name_skipped if request.report.verbose else None)
+        self._skipped = skipped or Skipped()
+        self._skipped.tell = self._name_skipped if request.report.verbose else None
         inputs = request.inputs
         self._walk = find.Walk(decode.suffixes, inputs.exclude, inputs.hidden, inputs.follow)
         self._report.total = total

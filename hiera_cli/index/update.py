@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from hiera_cli.errors import OutputError
@@ -86,8 +85,8 @@ class IndexSink:
             raise self._error
 
 
-def apply(index: Index, seen: Seen, tell: Callable[[int], None] = lambda count: None) -> None:
-    """Remove from the index what a walk has found to be gone. tell: gets the number of files. Raises OutputError."""
+def apply(index: Index, seen: Seen) -> None:
+    """Remove from the index what a walk has found to be gone. Raises OutputError."""
     if not (seen.gone or seen.gone_folders or seen.mounted):
         return
     index.begin()
@@ -98,4 +97,3 @@ def apply(index: Index, seen: Seen, tell: Callable[[int], None] = lambda count: 
     index.commit()
     if removed:
         index.shrink()
-    tell(removed)
