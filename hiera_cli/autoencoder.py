@@ -14,6 +14,7 @@ from hiera_cli.checkpoints.autoencoder import AutoencoderCheckpoint, resolve_aut
 from hiera_cli.engines.engine import faults, in_halves
 from hiera_cli.engines.machine import this_machine
 from hiera_cli.engines.placement import Placement, choose
+from hiera_cli.engines.torch_engine import described
 from hiera_cli.errors import UsageError
 from hiera_cli.model.architecture import IMAGE_SIZE, MASK_UNITS, visible_units
 from hiera_cli.model.mae import MaskedAutoencoder
@@ -57,9 +58,8 @@ class Autoencoder:
         return self
 
     def describe(self) -> str:
-        """Such as `cuda:0, fp32` or `cpu (2 threads), fp32`."""
-        detail = f" ({torch.get_num_threads()} threads)" if self._device.type == "cpu" else ""
-        return f"{self.placement.device}{detail}, {self.precision}"
+        """The device, by name, and the precision."""
+        return described(self._device, self.precision)
 
     def predict(
         self, pixels: NDArray[np.float32], noise: NDArray[np.float32], *, mask_ratio: float | None = None

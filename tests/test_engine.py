@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import needs_openvino
+from conftest import SAMPLES, needs_openvino
 from safetensors.torch import load_file, save_file
 
 from hiera_cli.checkpoints import published, resolve
@@ -27,10 +27,10 @@ from hiera_cli.commands.remedies import hint
 from hiera_cli.engines import compiled, packed
 from hiera_cli.engines.open import open_engine
 from hiera_cli.engines.placement import Accelerators, Machine, Placement, choose
-from hiera_cli.engines.torch_engine import TorchEngine, normalised
+from hiera_cli.engines.torch_engine import TorchEngine, described, normalised
 from hiera_cli.errors import CheckpointError, DeviceError
 from hiera_cli.images import recipe
-from hiera_cli.images.decode import load
+from hiera_cli.images.decode import Decoding, load
 from hiera_cli.inputs.source import Source
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
@@ -430,6 +430,16 @@ def test_a_gpu_that_fails_is_told_in_a_sentence(engine: TorchEngine, monkeypatch
         engine.submit([image])
     assert raised.value.message == "cuda:0 failed: CUDA error: unspecified launch failure"
     assert hint(raised.value) == "--device cpu does without it."
+
+
+def test_crops_may_be_written_to_as_torch_demands() -> None:
+    assert load(f"{SAMPLES}/cat.jpg", Decoding(crops=True)).flags.writeable
+
+
+def test_a_gpu_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: f"H100 number {device.index}")
+    assert described(torch.device("cuda:1"), "bf16") == "cuda:1 (H100 number 1), bf16"
+    assert described(torch.device("mps"), "fp32") == "mps, fp32"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here")

@@ -56,6 +56,14 @@ def normalised(crops: torch.Tensor) -> torch.Tensor:
     return torch.stack([table[channel][crops[..., channel].int()] for channel in range(3)], 1)
 
 
+def described(device: torch.device, precision: str) -> str:
+    """Such as `cuda:0 (NVIDIA H100), bf16` or `cpu (2 threads), fp32`."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)}), {precision}"
+    threads = f" ({torch.get_num_threads()} threads)" if device.type == "cpu" else ""
+    return f"{device}{threads}, {precision}"
+
+
 _TF32_SWITCH = threading.Lock()
 
 
@@ -110,12 +118,8 @@ class TorchEngine:
                 head.fc = _ImageByImage(head.fc)
 
     def describe(self) -> str:
-        """Such as `cuda:0 (NVIDIA H100), bf16` or `cpu (2 threads), fp32`."""
-        if self._device.type == "cuda":
-            detail = f" ({torch.cuda.get_device_name(self._device)})"
-        else:
-            detail = f" ({torch.get_num_threads()} threads)" if self._device.type == "cpu" else ""
-        return f"{self.placement.device}{detail}, {self.placement.precision}"
+        """The device, by name, and the precision."""
+        return described(self._device, self.precision)
 
     def submit(self, pixels: Sequence[NDArray[Any]], output: Output = "logits") -> Answer:
         """Start on a batch, each image (3, 224, 224). Out of memory halves the batch and goes on.

@@ -210,7 +210,7 @@ def _by_the_recipe(image: Image.Image, how: Image.Transpose | None, decoding: De
     """The array of an image that is loaded. how: what turns it upright."""
     try:
         cropped = crop(flat(turned(image, how)))
-        return cropped if decoding.crops else normalised(cropped)
+        return cropped.copy() if decoding.crops else normalised(cropped)  # torch takes no arrays that are read-only
     except MemoryError as error:
         raise _no_memory() from error
 
