@@ -14,7 +14,8 @@ PACKAGE = Path(hiera_cli.__file__).parent
 # From the ground up. A module at the root is a room of its own; each room may import what stands before it.
 ROOMS = (
     *("__init__", "errors", "limits", "system", "result"),
-    *("model", "inputs", "images", "checkpoints", "wordnet", "engines", "tasks", "pipeline", "index", "outputs"),
+    *("model", "inputs", "images", "checkpoints", "wordnet", "engines", "tasks", "pipeline", "index"),
+    *("evaluation", "teaching", "outputs"),
     *("classifier", "autoencoder", "bench", "commands", "__main__"),
 )
 

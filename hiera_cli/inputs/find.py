@@ -99,6 +99,17 @@ def count(arguments: Iterable[str], walk: Walk) -> int:
     return files + others
 
 
+def folders(folder: str, walk: Walk) -> list[str]:
+    """The names of the folders right in one that a walk takes, in order. Raises InputError if it can't be listed."""
+    skipped = Skipped()
+    try:
+        with os.scandir(folder) as listing:
+            taken = _taken(listing, "", walk, walk.suffixes(), _Excludes(walk.exclude, folder, skipped), skipped)
+            return [name.removesuffix(FOLDER) for name in _sorted(name for name in taken if name.endswith(FOLDER))]
+    except OSError as error:
+        raise _cannot("list the folder", error) from error
+
+
 def some(
     folder: str, walk: Walk, warn: Warn, skipped: Skipped, select: Callable[[str, list[str]], list[str]]
 ) -> Iterator[Source]:

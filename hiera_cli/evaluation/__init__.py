@@ -1,0 +1,1 @@
+"""How right a model is: counts of right answers, and what they say with what certainty."""

@@ -1,0 +1,1 @@
+"""Features of labelled images → a classifier of these classes, and what to mistrust of it."""
