@@ -49,7 +49,13 @@ def test_the_ready_scripts_are_those_that_the_app_makes(shell: str) -> None:
         ("classify --precision ", PRECISIONS),
         ("classify --engine ", ENGINES),
         ("download b", ("base", "base-plus")),
-        ("", ("classify", "embed", "find", "index", "reconstruct", "download", "models", "labels", "info", "bench")),
+        (
+            "",
+            (
+                *("classify", "embed", "find", "index", "evaluate", "reconstruct"),
+                *("download", "models", "labels", "info", "bench"),
+            ),
+        ),
         ("find goat", ("goat",)),
         ("classify --top", ("--top-k",)),
     ],

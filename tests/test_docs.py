@@ -100,6 +100,7 @@ def test_the_readme_names_no_option_that_is_not_there(call: Call) -> None:
             ["embed"],
             ["find"],
             ["index"],
+            ["evaluate"],
             ["reconstruct"],
             ["download"],
             ["labels"],

@@ -12,8 +12,17 @@ OTHERS = "Options"
 GROUPS = {
     "Search": ("--or", "--not", "--like"),
     "Index": ("--status", "--forget", "--check", "--no-update", "--index"),
-    "Inputs": ("--files-from", "--files0-from", "--exclude", "--hidden", "--follow"),
-    "Model": ("--model", "--engine", "--device", "--precision", "--batch-size", "--workers", "--full-decode"),
+    "Inputs": ("--truth", "--allow-unknown", "--files-from", "--files0-from", "--exclude", "--hidden", "--follow"),
+    "Model": (
+        "--model",
+        "--models",
+        "--engine",
+        "--device",
+        "--precision",
+        "--batch-size",
+        "--workers",
+        "--full-decode",
+    ),
     "Output": (
         "--top-k",
         "--min-score",
@@ -28,6 +37,7 @@ GROUPS = {
         "--json",
         "--null",
         "--schema",
+        "--confusion",
         "--output",
         "--overwrite",
         "--resume",
@@ -72,6 +82,12 @@ EXAMPLES = {
         "hiera index photos",
         "hiera index --status",
         "hiera index --forget photos/old",
+    ),
+    "evaluate": (
+        "hiera evaluate photos",
+        "hiera evaluate --truth truth.csv photos --json",
+        "hiera evaluate photos -m small -o records.jsonl",
+        "hiera evaluate photos --models tiny,small,base",
     ),
     "download": (
         "hiera download",

@@ -62,6 +62,7 @@ class Report:
         self.before = 0  # inputs whose record an earlier run wrote
         self.warned = False
         self.total: int | None = None  # inputs, once they are counted
+        self.note: Callable[[], str] = str  # what else the progress shows; "" for nothing
         self._erases = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.has_bar = progress and self._erases
         self._quiet = quiet
@@ -205,6 +206,8 @@ class Report:
         parts = [f"{done:,} done" if self.total is None else f"{done:,} of {self.total:,}"]
         if self.failed:
             parts.append(f"{self.failed:,} failed")
+        if note := self.note():
+            parts.append(note)
         since, count = self._rated or (now, 0)
         rate = (self.done - count) / (now - since) if now - since >= BAR_AFTER else 0.0
         if rate >= 0.05:

@@ -45,7 +45,7 @@ class Run:
     output: where the Results go, opened; the run closes it. task: what is done with each image. options: how inputs are
     read. load: makes the model, of the fields of ModelRequest, `offline` and `progress`, when the first image is ready.
     sources: the inputs, where they are not those that the request names. total: how many they are, if it is known.
-    skipped: what the walk that finds them passes over.
+    skipped: what the walk that finds them passes over. note: what the progress shows beside the counts.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Run:
         sources: Iterator[source.Source] | None = None,
         total: int | None = None,
         skipped: Skipped | None = None,
+        note: Callable[[], str] = str,
     ) -> None:
         self._request = request
         self._output = output
@@ -73,9 +74,14 @@ class Run:
         inputs = request.inputs
         self._walk = find.Walk(decode.suffixes, inputs.exclude, inputs.hidden, inputs.follow)
         self._report.total = total
+        self._report.note = note
         found = self._sources() if sources is None else sources
         remaining = output.journal.remaining(found) if output.journal else found
         self._stream: Stream[Any, Any] = Stream(remaining, self._load_model, task, options)
+
+    def warn(self, message: str) -> None:
+        """Tell of what is passed over while the inputs are found: for `sources` that come from elsewhere."""
+        self._report.warn(message)
 
     def run(self) -> ExitStatus:
         """Work through the inputs and write the Results.

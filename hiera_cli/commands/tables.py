@@ -74,9 +74,9 @@ def _fact(name: str, text: str, columns: int | None) -> Iterator[str]:
         name = ""
 
 
-def counted(count: int, what: str) -> str:
-    """Such as `1 error` or `1,204 errors`."""
-    return f"{count:,} {what}{'s' * (count != 1)}"
+def counted(count: int, what: str, several: str = "") -> str:
+    """Such as `1 error` or `1,204 errors`. several: a plural that ends otherwise."""
+    return f"{count:,} {what if count == 1 else several or f'{what}s'}"
 
 
 def index_lines(facts: IndexFacts, columns: int | None) -> list[str]:

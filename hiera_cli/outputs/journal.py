@@ -16,7 +16,7 @@ import json
 import os
 import shlex
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -60,6 +60,7 @@ class Journal:
         self._order = array("q")  # for each input in order: where its record begins, or NEW
         self._written = array("q")  # where the new records begin, in order
         self.done = 0  # inputs met so far that needed no work
+        self.met: Callable[[dict[str, Any]], None] = lambda entry: None  # gets the record of each of these
         try:
             if resume:
                 self._read()
@@ -87,9 +88,11 @@ class Journal:
                 start = ~start
             if start is not None:
                 self._last[key] = ~start
-            if start is not None and self._is_done(source, start):
+            entry = None if start is None else self._done(source, start)
+            if start is not None and entry is not None:
                 self._order.append(start)
                 self.done += 1
+                self.met(entry)
             else:
                 self._order.append(NEW)
                 yield source
@@ -212,14 +215,15 @@ class Journal:
             value=f" --{what} ".join(map(str, then)) if isinstance(then, list) else then,
         )
 
-    def _is_done(self, source: Source, start: int) -> bool:
+    def _done(self, source: Source, start: int) -> dict[str, Any] | None:
+        """The record that begins there, if it says that the source is done."""
         entry = self._parsed(self._line_at(start))
         if entry is None or entry["status"] != "ok" or _name(entry) != name_bytes(source.path):
-            return False
+            return None
         if source.kind is not Kind.FILE:
-            return source.kind is Kind.URL
+            return entry if source.kind is Kind.URL else None
         stamp = stamp_of(source.path)
-        return stamp is not None and asdict(stamp).items() <= entry["resume"].items()
+        return entry if stamp is not None and asdict(stamp).items() <= entry["resume"].items() else None
 
     def _bring_into_order(self) -> None:
         gone = sorted(start for start in self._last.values() if start >= 0)  # named no more: their records are kept

@@ -1,0 +1,165 @@
+"""What `hiera evaluate` found, as the lines that a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from hiera_cli.checkpoints.published import short_name
+from hiera_cli.commands.tables import counted
+from hiera_cli.evaluation.compare import Comparison
+from hiera_cli.evaluation.intervals import Interval
+from hiera_cli.evaluation.tally import Figures
+from hiera_cli.outputs.evaluated import names
+from hiera_cli.system.printable import printable
+from hiera_cli.system.terminal import cells, wrapped
+
+AS_SURE = 0.01  # by which mean score and top-1 may differ
+MOST_ROWS = 10  # of classes, and of confusions
+SURE = 0.05  # the p-value from which on a difference may be chance
+MODEL_CELLS = 24  # of a model's name in the table of several
+
+
+@dataclass(frozen=True)
+class Look:
+    """columns: of the terminal, None for lines as long as they are. unicode, color: what it can show."""
+
+    columns: int | None = None
+    unicode: bool = True
+    color: bool = False
+
+    def heading(self, text: str) -> str:
+        """A line that others stand under."""
+        return f"\x1b[1m{text}\x1b[0m" if self.color else text
+
+    def dim(self, text: str) -> str:
+        """What is beside the point."""
+        return f"\x1b[2m{text}\x1b[0m" if self.color else text
+
+    @property
+    def dash(self) -> str:
+        """Between the bounds of an interval."""
+        return "–" if self.unicode else "-"
+
+    @property
+    def arrow(self) -> str:
+        """From the truth to the answer."""
+        return "→" if self.unicode else "->"
+
+
+def figures_lines(figures: Figures, look: Look) -> list[str]:
+    """The figures of one model, then its worst classes, then its most frequent confusions."""
+    lines = [] if figures.complete else [look.heading("INCOMPLETE: what was done before the interruption")]
+    for name, value, about in _facts(figures, look):
+        lines.append(f"{name:<18} {value:>7}" + (f"   {look.dim(about)}" if about else ""))
+    for block in (_classes(figures, look), _confusions(figures, look)):
+        lines += ["", *block] if block else []
+    return lines
+
+
+def _facts(figures: Figures, look: Look) -> Iterator[tuple[str, str, str]]:
+    """(name, value, what stands beside it)."""
+    yield "images", f"{figures.images:,}", f"{figures.failed:,} failed" if figures.failed else ""
+    yield "top-1", _percent(figures.top1), f"95%: {_interval(figures.top1_interval, look)}"
+    yield "top-5", _percent(figures.top5), f"95%: {_interval(figures.top5_interval, look)}"
+    yield "mean per class", _percent(figures.mean_per_class), counted(len(figures.classes), "class", "classes")
+    error, expected, actual = figures.calibration_error, figures.mean_score, figures.top1
+    if error is not None and expected is not None and actual is not None:
+        verdict = ": too sure" if expected > actual else ": not sure enough"
+        if abs(expected - actual) < AS_SURE or any(each.truth.index is None for each in figures.classes):
+            verdict = ""  # of a concept any class is right, which the score of one class does not count
+        yield "calibration error", f"{error:.3f}", f"mean score {expected:.1%}{verdict}"
+    if figures.images_per_second is not None:
+        yield "images a second", f"{figures.images_per_second:,.1f}", ""
+
+
+def _classes(figures: Figures, look: Look) -> list[str]:
+    """The worst ones; all of few."""
+    shown = figures.worst
+    heading = "CLASSES"
+    if len(shown) > MOST_ROWS:
+        shown = [each for each in shown if each.right < each.images][:MOST_ROWS]
+        heading = "WORST CLASSES"
+    called = dict(zip(figures.worst, _names(figures)[0], strict=True))
+    rows = [look.heading(f"{'TOP-1':>6} {'RIGHT':>7} {'OF':>7}  {heading}")]
+    for each in shown:
+        counts = f"{each.top1:>6.1%} {each.right:>7,} {each.images:>7,}  "
+        rows += _beside(counts, called[each], look.columns)
+    return rows if shown else []
+
+
+def _confusions(figures: Figures, look: Look) -> list[str]:
+    shown = figures.confusions[:MOST_ROWS]
+    more = len(figures.confusions) - len(shown)
+    rows = [look.heading(f"{'COUNT':>6}  CONFUSIONS: TRUTH {look.arrow} ANSWER" + f" ({more:,} more)" * (more > 0))]
+    for each, name in zip(shown, _names(figures)[1], strict=False):
+        rows += _beside(f"{each.count:>6,}  ", f"{name[0]} {look.arrow} {name[1]}", look.columns)
+    return rows if shown else []
+
+
+def _names(figures: Figures) -> tuple[list[str], list[tuple[str, str]]]:
+    """What the worst classes are called, and truth and answer of the confusions."""
+    truths = [each.truth for each in figures.worst]
+    pairs = [(each.truth, each.answer) for each in figures.confusions]
+    called = [printable(name) for name in names([*truths, *(each for pair in pairs for each in pair)], short=True)]
+    rest = called[len(truths) :]
+    return called[: len(truths)], list(zip(rest[::2], rest[1::2], strict=True))
+
+
+def _beside(left: str, text: str, columns: int | None) -> list[str]:
+    """A text that wraps under itself."""
+    lines = wrapped(text, None if columns is None else max(columns - len(left), 16))
+    return [f"{before}{line}" for before, line in zip_longest([left], lines, fillvalue=" " * len(left))]
+
+
+def comparison_lines(figures: Sequence[Figures], comparisons: Sequence[Comparison], look: Look) -> list[str]:
+    """A line a model, then how each does against the first."""
+    called = [printable(short_name(each.model)) for each in figures]
+    width = max(len("MODEL"), *(cells(name) for name in called if cells(name) <= MODEL_CELLS), 0)
+    lines = [
+        look.heading(f"{'MODEL':<{width}}  {'TOP-1':>6} {'95%':>11} {'TOP-5':>6} {'CLASSES':>7} {'ECE':>5} {'/s':>7}")
+    ]
+    for name, each in zip(called, figures, strict=True):
+        row = f"  {_percent(each.top1):>6} {_interval(each.top1_interval, look, unit=''):>11} {_percent(each.top5):>6} "
+        row += f"{_percent(each.mean_per_class):>7} {_number(each.calibration_error, '.3f'):>5} "
+        row += f"{_number(each.images_per_second, ',.1f'):>7}"
+        row += "" if each.complete else "  incomplete"
+        if cells(name) > width:
+            lines.append(name)
+            name = ""
+        lines.append(f"{name}{' ' * (width - cells(name))}{row}")
+    about = "CLASSES: mean top-1 of the classes. ECE: expected calibration error. /s: images a second."
+    lines += map(look.dim, wrapped(about, look.columns))
+    if len({each.images for each in figures}) > 1:
+        images = ", ".join(f"{name} {each.images:,}" for name, each in zip(called, figures, strict=True))
+        lines += map(look.dim, wrapped(f"Not of the same images: {images}.", look.columns))
+    if comparisons:
+        lines += ["", look.heading(f"AGAINST {printable(short_name(comparisons[0].against))}")]
+    for each_one in comparisons:
+        lines += _beside(f"{'':2}", _compared(each_one), look.columns)
+    return lines
+
+
+def _compared(comparison: Comparison) -> str:
+    """One model against the first, in words."""
+    this, first = printable(short_name(comparison.model)), printable(short_name(comparison.against))
+    p = "p < 0.0001" if comparison.p < 0.0001 else f"p = {comparison.p:.4f}"
+    more = "better" if comparison.only_this > comparison.only_first else "worse"
+    verdict = more if comparison.p < SURE else "no sure difference"
+    return (
+        f"{this}: {verdict} ({p}); of {counted(comparison.images, 'image')} "
+        f"it alone has {comparison.only_this:,} right, {first} alone {comparison.only_first:,}"
+    )
+
+
+def _percent(share: float | None) -> str:
+    return _number(share, ".1%")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _interval(interval: Interval, look: Look, unit: str = "%") -> str:
+    return f"{interval.low:.1%}"[:-1] + look.dash + f"{interval.high:.1%}"[:-1] + unit
