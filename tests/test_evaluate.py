@@ -170,6 +170,8 @@ def test_unknown_classes_are_left_out_and_counted_if_that_is_allowed(call: Call,
     record = figures(done)
     assert (done.status, record["images"], record["unknown"], record["unknown_names"]) == (0, 5, 2, ["crane", "zzz"])
     assert "hiera: left out 2 images of unknown classes: crane, zzz\n" in done.err
+    table = call("evaluate", "photos", "--allow-unknown", "-q").out
+    assert table.startswith("images                   5   2 of unknown classes left out\n")
     shutil.rmtree("photos")
     Path("photos/zzz").mkdir(parents=True)
     assert call("evaluate", "photos", "--allow-unknown").status == 2
@@ -269,7 +271,7 @@ def test_where_nothing_can_be_read_there_are_no_figures(call: Call) -> None:
     ("arguments", "told"),
     [
         ([], "nothing to evaluate on: name a folder with one folder per class in it\n  Of photos that"),
-        (["gone"], "gone: cannot list the folder: No such file or directory\n"),
+        (["gone"], "there is no folder gone\n"),
         (["photos/tabby"], "there is no folder in photos/tabby: evaluation needs one per class\n"),
         (["photos/tabby/officer.jpg"], "photos/tabby/officer.jpg is a file, not a folder with one folder per class"),
         (["--truth", "t.csv", "gone"], "gone is not there: it is what the paths of t.csv are in\n"),
@@ -281,6 +283,8 @@ def test_where_nothing_can_be_read_there_are_no_figures(call: Call) -> None:
         (["photos", "--models", "demo,tiny", "-m", "demo"], "--model and --models contradict each other\n"),
         (["photos", "--models", "demo,tiny", "-o", "r.csv"], "--output is of one model, and --models names several\n"),
         (["photos", "--models", "demo,tinny"], "no model, folder or file is called 'tinny'\n"),
+        (["photos", "--confusion", "-"], "standard output has the figures: the matrix needs a file\n"),
+        (["photos", "--confusion", "m.csv", "-o", "m.csv"], "--output and --confusion name one file: m.csv\n"),
         (["photos", "--confusion", ""], "--confusion is empty\n"),
         (["photos", "--overwrite"], "--overwrite is about an --output, and there is none\n"),
     ],

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from hiera_cli.evaluation.truth import Truths
     from hiera_cli.inputs.labelled import ClassFolders, Labelled
     from hiera_cli.inputs.labelled_list import LabelledList
-    from hiera_cli.outputs.destination import OutputFile
+    from hiera_cli.outputs.destination import OutputFile, OutputStream
     from hiera_cli.result import Records
 
 Tell = Callable[[str], None]
@@ -108,12 +108,16 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Tell how right a model is, on photos whose classes are known: top-1, top-5, what it confuses."""
-    from hiera_cli.commands.request import check_current_folder, output_path, request_of
+    from hiera_cli.commands.request import STDOUT, check_current_folder, output_path, request_of
 
     options = locals()
     path = output_path(output)
     if output is not None and path is None:
         raise UsageError("standard output has the figures: the records need a file", "Name one: -o FILE.jsonl")
+    if confusion in STDOUT:
+        raise UsageError("standard output has the figures: the matrix needs a file", "Name one: --confusion FILE.csv")
+    if path is not None and confusion == path:
+        raise UsageError(f"--output and --confusion name one file: {path}")
     several = _several(models, context)
     if several and (path or confusion):
         raise UsageError(f"{'--output' if path else '--confusion'} is of one model, and --models names several")
@@ -139,14 +143,19 @@ def evaluate(
 
 def class_folders(folder: str, request: Request) -> ClassFolders:
     """The folders of classes in a folder. Raises UsageError if there are none."""
-    from hiera_cli.commands.indexing import walk_of
+    if not os.path.lexists(folder):
+        raise UsageError(f"there is no folder {folder}")
+    if os.path.isfile(folder):
+        raise UsageError(f"{folder} is a file, not a folder with one folder per class in it", remedy="truth file")
+    from hiera_cli.images import decode
+    from hiera_cli.inputs import find
     from hiera_cli.inputs.labelled import ClassFolders
     from hiera_cli.inputs.skipped import Skipped
 
-    if os.path.isfile(folder):
-        raise UsageError(f"{folder} is a file, not a folder with one folder per class in it", remedy="truth file")
+    inputs = request.inputs
+    walk = find.Walk(decode.suffixes, inputs.exclude, inputs.hidden, inputs.follow)
     try:
-        found = ClassFolders(folder, walk_of(request.inputs), lambda warning: None, Skipped())
+        found = ClassFolders(folder, walk, lambda warning: None, Skipped())
     except InputError as error:
         raise UsageError(f"{folder}: {error.message}") from error
     if not found.names:
@@ -216,20 +225,27 @@ class _Evaluation:
 
     def of_one(self, confusion: str | None) -> ExitStatus:
         """The request's model. confusion: the file for the matrix, if one is asked for. Returns the exit status."""
+        from hiera_cli.outputs.evaluated import confusion_matrix
+
         tell = messages.remarks_unless(self.request.report.quiet)
         truths = known_truths(self.request, self.images.names, tell, allow_unknown=self.allow_unknown)
         matrix = _opened_matrix(confusion, self.request.output.overwrite)
 
+        has_matrix = False
+
         def show(done: Done) -> None:
-            if matrix is not None:
-                _write_matrix(matrix, done.figures)
+            nonlocal has_matrix
+            if matrix is not None and done.figures.complete and done.figures.images:
+                for line in confusion_matrix(done.figures):
+                    matrix.write(line)
+                has_matrix = True
             _show_figures(done, self.as_json)
 
         try:
             return evaluated(self.request, self.images, truths, tell, show=show).status
-        finally:
-            if matrix is not None and not matrix.is_complete:
-                matrix.close(complete=False)
+        finally:  # of an interrupted run there is none: the file is left as it was
+            if matrix is not None:
+                matrix.close(complete=has_matrix)
 
     def of_several(self, models: Sequence[str]) -> ExitStatus:
         """Several models, on the same images. Returns the exit status."""
@@ -398,23 +414,13 @@ class _Nowhere:
         """Nothing."""
 
 
-def _opened_matrix(path: str | None, overwrite: bool) -> OutputFile | None:
+def _opened_matrix(path: str | None, overwrite: bool) -> OutputFile | OutputStream | None:
     """The file of the confusion matrix, before anything is computed. Raises OutputError if it can't be written."""
     if path is None:
         return None
-    from hiera_cli.outputs.destination import OutputFile
+    from hiera_cli.outputs.destination import OutputFile, OutputStream, is_stream
 
-    return OutputFile(path, overwrite=overwrite)
-
-
-def _write_matrix(matrix: OutputFile, figures: Figures) -> None:
-    """The confusion matrix of a run that came to its end, and to something; else the file is left as it was."""
-    from hiera_cli.outputs.evaluated import confusion_matrix
-
-    if figures.complete and figures.images:
-        for line in confusion_matrix(figures):
-            matrix.write(line)
-        matrix.close(complete=True)
+    return OutputStream(path) if is_stream(path) else OutputFile(path, overwrite=overwrite)
 
 
 def _tell_left_out(images: ClassFolders | LabelledList, truths: Truths, pairing: Pairing, tell: Tell) -> None:
@@ -441,7 +447,7 @@ def _show_figures(done: Done, as_json: bool) -> None:
     elif done.figures.images:
         from hiera_cli.commands.figures_table import figures_lines
 
-        messages.write("\n".join(figures_lines(done.figures, _look())))
+        messages.write("\n".join(figures_lines(done.figures, _look(), done.about["unknown"])))
 
 
 def _show_comparison(done: Sequence[Done], comparisons: Sequence[Comparison], as_json: bool) -> None:

@@ -48,19 +48,23 @@ class Look:
         return "→" if self.unicode else "->"
 
 
-def figures_lines(figures: Figures, look: Look) -> list[str]:
-    """The figures of one model, then its worst classes, then its most frequent confusions."""
+def figures_lines(figures: Figures, look: Look, unknown: int = 0) -> list[str]:
+    """The figures of one model, then its worst classes, then its most frequent confusions.
+
+    unknown: images that were left out as their class is unknown.
+    """
     lines = [] if figures.complete else [look.heading("INCOMPLETE: what was done before the interruption")]
-    for name, value, about in _facts(figures, look):
+    for name, value, about in _facts(figures, look, unknown):
         lines.append(f"{name:<18} {value:>7}" + (f"   {look.dim(about)}" if about else ""))
     for block in (_classes(figures, look), _confusions(figures, look)):
         lines += ["", *block] if block else []
     return lines
 
 
-def _facts(figures: Figures, look: Look) -> Iterator[tuple[str, str, str]]:
+def _facts(figures: Figures, look: Look, unknown: int) -> Iterator[tuple[str, str, str]]:
     """(name, value, what stands beside it)."""
-    yield "images", f"{figures.images:,}", f"{figures.failed:,} failed" if figures.failed else ""
+    others = ((figures.failed, "failed"), (unknown, "of unknown classes left out"))
+    yield "images", f"{figures.images:,}", ", ".join(f"{count:,} {what}" for count, what in others if count)
     yield "top-1", _percent(figures.top1), f"95%: {_interval(figures.top1_interval, look)}"
     yield "top-5", _percent(figures.top5), f"95%: {_interval(figures.top5_interval, look)}"
     yield "mean per class", _percent(figures.mean_per_class), counted(len(figures.classes), "class", "classes")

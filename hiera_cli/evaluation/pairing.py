@@ -47,7 +47,7 @@ class Pairing:
         """The Results with their truths. A run that is stopped leaves some out: those have none."""
         for result in results:
             place, image = self._waiting.popleft()
-            while image.source.path != result.path:
+            while image.source.path is not result.path:  # not by its text: a path may come twice, with two truths
                 place, image = self._waiting.popleft()
             result = replace(result, said=image.label, truth=self._truths.known[image.label])
             self._tally.add(result, place)
