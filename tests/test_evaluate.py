@@ -311,11 +311,32 @@ def test_figures_of_an_interrupted_run_are_marked(call: Call, photos: Path, monk
     monkeypatch.setattr(Tally, "add", add_and_interrupt)
     done = call("evaluate", "photos", "-o", "r.jsonl", "--confusion", "m.csv", "-q")
     assert done.status == 130
-    assert done.out.startswith("INCOMPLETE: what was done before the interruption\nimages ")
+    assert done.out.startswith("INCOMPLETE: the figures of what was done\nimages ")
     assert not Path("m.csv").exists()
     assert not Path("m.csv.part").exists()
     records = [json.loads(line) for line in Path("r.jsonl.part").read_text().splitlines()]
     assert all(each["truth"]["name"] == each["path"].split("/")[1] for each in records)
+
+
+def test_figures_are_shown_where_the_matrix_or_the_records_find_no_space(call: Call, photos: Path) -> None:
+    for option in ("--confusion", "-o"):
+        done = call("evaluate", "photos", option, "/dev/full", "-q")
+        assert (done.status, done.err) == (2, "hiera: error: cannot write /dev/full: No space left on device\n")
+        assert "\ntop-1 " in done.out
+        assert done.out.startswith("INCOMPLETE") == (option == "-o")
+
+
+def test_another_command_can_have_the_figures_of_a_model_on_a_folder(photos: Path) -> None:
+    from hiera_cli.commands.evaluate import evaluated_on
+    from hiera_cli.commands.request import InputRequest, ModelRequest, OutputRequest, ReportRequest, Request
+
+    taught = ModelRequest("another", "torch", "cpu", "fp32")
+    request = Request(InputRequest(), taught, OutputRequest("", "not-written"), ReportRequest(quiet=1))
+    told: list[str] = []
+    done = evaluated_on("photos", "demo", request, told.append)
+    assert (done.status, done.figures.images, done.figures.top1_count) == (0, 5, 4)
+    assert told == ["missile: 657 missile (n03773504); also 744 projectile, missile (n04008634)"]
+    assert not Path("not-written").exists()
 
 
 def test_progress_shows_the_running_accuracy() -> None:

@@ -235,11 +235,13 @@ class _Evaluation:
 
         def show(done: Done) -> None:
             nonlocal has_matrix
-            if matrix is not None and done.figures.complete and done.figures.images:
-                for line in confusion_matrix(done.figures):
-                    matrix.write(line)
-                has_matrix = True
-            _show_figures(done, self.as_json)
+            try:
+                if matrix is not None and done.figures.complete and done.figures.images:
+                    for line in confusion_matrix(done.figures):
+                        matrix.write(line)
+                    has_matrix = True
+            finally:  # where the one can't be written, the other is not lost
+                _show_figures(done, self.as_json)
 
         try:
             return evaluated(self.request, self.images, truths, tell, show=show).status
@@ -386,6 +388,18 @@ def evaluated(
         _tell_left_out(images, truths, pairing, tell)
     show(ended)
     return ended
+
+
+def evaluated_on(folder: str, model: str, request: Request, tell: Tell) -> Done:
+    """A model on a folder with one folder per class, without records. request: how all else is done.
+
+    tell: told what is left out. Raises UsageError for folders that are no classes of the model, and as a run does.
+    """
+    from hiera_cli.commands.request import OutputRequest
+
+    request = replace(request, model=replace(request.model, model=model), output=OutputRequest(""))
+    images = class_folders(folder, request)
+    return evaluated(request, images, known_truths(request, images.names, tell), tell)
 
 
 def _opened(request: Request, records: Records) -> Opened:

@@ -53,7 +53,7 @@ def figures_lines(figures: Figures, look: Look, unknown: int = 0) -> list[str]:
 
     unknown: images that were left out as their class is unknown.
     """
-    lines = [] if figures.complete else [look.heading("INCOMPLETE: what was done before the interruption")]
+    lines = [] if figures.complete else [look.heading("INCOMPLETE: the figures of what was done")]
     for name, value, about in _facts(figures, look, unknown):
         lines.append(f"{name:<18} {value:>7}" + (f"   {look.dim(about)}" if about else ""))
     for block in (_classes(figures, look), _confusions(figures, look)):
