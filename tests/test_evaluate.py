@@ -371,7 +371,7 @@ def made_photos(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, int]:
 
 @either_engine
 def test_the_counts_are_those_of_transformers_on_the_same_photos(
-    call: Call, made_photos: dict[Path, int], tmp_path: Path, engine: str
+    call: Call, made_photos: dict[Path, int], tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
 
@@ -384,6 +384,7 @@ def test_the_counts_are_those_of_transformers_on_the_same_photos(
 
     model = reference_model(replace(SMALL, num_classes=10), {index: f"class {index}" for index in range(10)})
     save(model, tmp_path / "model")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of the demo model alone, otherwise
     pixels = np.stack([preprocess(Image.open(path)) for path in made_photos])
     logits = model(torch.from_numpy(pixels)).logits.numpy()
     truths = np.array([*made_photos.values()])
