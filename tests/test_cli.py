@@ -254,7 +254,7 @@ def test_version(call: Call) -> None:
 def test_every_command_explains_itself(call: Call) -> None:
     listed = re.findall(r"^  (\w+) ", call("--help").out.partition("Commands:")[2], re.MULTILINE)
     assert listed == [
-        *("classify", "embed", "find", "index", "evaluate", "reconstruct"),
+        *("classify", "embed", "find", "index", "evaluate", "teach", "reconstruct"),
         *("download", "models", "labels", "info", "bench"),
     ]
     for command in listed:

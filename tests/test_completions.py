@@ -52,7 +52,7 @@ def test_the_ready_scripts_are_those_that_the_app_makes(shell: str) -> None:
         (
             "",
             (
-                *("classify", "embed", "find", "index", "evaluate", "reconstruct"),
+                *("classify", "embed", "find", "index", "evaluate", "teach", "reconstruct"),
                 *("download", "models", "labels", "info", "bench"),
             ),
         ),

@@ -101,6 +101,7 @@ def test_the_readme_names_no_option_that_is_not_there(call: Call) -> None:
             ["find"],
             ["index"],
             ["evaluate"],
+            ["teach"],
             ["reconstruct"],
             ["download"],
             ["labels"],

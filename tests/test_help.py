@@ -68,8 +68,8 @@ def test_an_option_means_the_same_in_every_command_that_has_it() -> None:
             described = (tuple(each.opts), each.help, each.metavar, each.default, each.envvar)
             for name in each.opts if each.param_type_name == "option" else ():
                 meanings.setdefault(name, set()).add(described)
-    # Of formats and engines that a command has; of labels, and of photos.
-    its_own = {"--json", "-f", "--format", "-o", "--output", "--engine", "--min-score"}
+    # Of formats and engines that a command has; of labels, and of photos; of what is hidden, and of what is shuffled.
+    its_own = {"--json", "--seed", "-f", "--format", "-o", "--output", "--engine", "--min-score"}
     assert {name for name, each in meanings.items() if len(each) > 1} == its_own
 
 

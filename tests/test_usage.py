@@ -32,7 +32,7 @@ CAT = SAMPLES / "cat.jpg"
         (["clasify", "x.jpg"], "there is no command 'clasify'\n  Did you mean `hiera classify x.jpg`?"),
         (
             ["frobnicate"],
-            "there is no command 'frobnicate'\n  Commands: classify, embed, find, index, evaluate, reconstruct, "
+            "there is no command 'frobnicate'\n  Commands: classify, embed, find, index, evaluate, teach, reconstruct, "
             "download, models, labels, info, bench.",
         ),
         (["--frob"], "there is no option --frob\n  hiera --help explains the options."),
@@ -63,7 +63,7 @@ CAT = SAMPLES / "cat.jpg"
         (["models", "all"], "hiera models takes no 'all'\n  hiera models --help explains the options."),
         (
             ["help", "frob"],
-            "there is no command 'frob'\n  Commands: classify, embed, find, index, evaluate, reconstruct, "
+            "there is no command 'frob'\n  Commands: classify, embed, find, index, evaluate, teach, reconstruct, "
             "download, models, labels, info, bench.",
         ),
     ],

@@ -27,6 +27,7 @@ from hiera_cli.commands import (
     messages,
     models,
     reconstruct,
+    teach,
 )
 from hiera_cli.commands.help import HelpCommand, HelpGroup
 from hiera_cli.errors import CheckpointError, DeviceError, UsageError
@@ -102,6 +103,7 @@ for function in (
     find.find,
     index.index,
     evaluate.evaluate,
+    teach.teach,
     reconstruct.reconstruct,
     download.download,
     models.models,

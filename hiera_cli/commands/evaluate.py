@@ -459,9 +459,14 @@ def _show_figures(done: Done, as_json: bool) -> None:
     if as_json:
         messages.write_json(done.figures.to_dict(done.about))
     elif done.figures.images:
-        from hiera_cli.commands.figures_table import figures_lines
+        messages.write("\n".join(figures_text(done)))
 
-        messages.write("\n".join(figures_lines(done.figures, _look(), done.about["unknown"])))
+
+def figures_text(done: Done) -> list[str]:
+    """The lines that show the figures of a run on stdout."""
+    from hiera_cli.commands.figures_table import figures_lines
+
+    return figures_lines(done.figures, _look(), done.about["unknown"])
 
 
 def _show_comparison(done: Sequence[Done], comparisons: Sequence[Comparison], as_json: bool) -> None:

@@ -89,6 +89,12 @@ EXAMPLES = {
         "hiera evaluate photos -m small -o records.jsonl",
         "hiera evaluate photos --models tiny,small,base",
     ),
+    "teach": (
+        "hiera teach birds -o my-birds",
+        "hiera teach birds -o my-birds --test more-birds",
+        "hiera teach birds -m base -o my-birds --overwrite",
+        "hiera teach birds -o my-birds --json | jq .mistrust",
+    ),
     "download": (
         "hiera download",
         "hiera download base --to /media/usb/hiera-base",

@@ -32,6 +32,7 @@ REMEDIES: dict[str, str] = {
     "another index": "Name another one: --index FILE, or HIERA_INDEX.",
     "damaged index": "Move it away: `hiera index PATH...` builds it anew. Or name another one: --index FILE.",
     "no index": "`hiera index PATH...` makes one.",
+    "another model folder": "It is left as it is. Name another one: -o MODEL",
     "another output": _ANOTHER_OUTPUT,
     "begin anew": "It holds what was done: move it away to keep that. --overwrite begins anew.",
     "keep the records before": (

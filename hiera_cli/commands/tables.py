@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from hiera_cli.checkpoints.inventory import ModelEntry
     from hiera_cli.commands.index_facts import IndexFacts
     from hiera_cli.commands.info_facts import Info
+    from hiera_cli.commands.teach_facts import TeachFacts
+    from hiera_cli.teaching.report import Taught
 
 MODELS_COLUMNS = 93  # that the table of models needs
 NAME_CELLS = 16  # of a fact
+TOLD = 5  # of what may be many
 
 
 def models_table(entries: Sequence[ModelEntry], columns: int | None) -> list[str]:
@@ -101,6 +104,72 @@ def index_lines(facts: IndexFacts, columns: int | None) -> list[str]:
         *(("failed", f"{each.path}: {each.message}") for each in facts.failed),
     ]
     return [line for fact in named for line in ([""] if fact is None else _fact(fact[0], printable(fact[1]), columns))]
+
+
+def taught_lines(facts: TeachFacts, columns: int | None) -> list[str]:
+    """A line a fact of what was taught, the most frequent confusions, and what is to be mistrusted."""
+    taught = facts.taught
+    low, high = taught.interval
+    failed = f", and {counted(taught.failed, 'photo')} failed" if taught.failed else ""
+    weakest, strongest = taught.tried[0].strength, taught.tried[-1].strength
+    by = f", by {taught.searched:,} photos" if taught.searched < taught.photos else ""
+    named = [
+        ("photos", f"{taught.photos:,} in {len(taught.classes):,} classes{failed}"),
+        ("base", f"{facts.base}, features in {facts.precision}"),
+        ("strength", f"C = {taught.strength:g}, the least log loss from {weakest:g} to {strongest:g}{by}"),
+        (
+            "accuracy",
+            f"{taught.accuracy:.1%} (95%: {low:.1%} to {high:.1%}), {taught.right:,} of {taught.photos:,}"
+            f" in {taught.folds}-fold cross-validation",
+        ),
+        ("of the classes", f"{taught.class_accuracy:.1%}, the mean"),
+        ("log loss", f"{taught.log_loss:.3f}"),
+    ]
+    photos = {each.label: each.photos for each in taught.classes}
+    confused = [
+        f"{each.label} taken for {each.taken_for}: {each.photos:,} of {photos[each.label]:,}"
+        for each in taught.confusions
+    ]
+    doubts = list(_doubts(taught))
+    lines = [line for name, text in named for line in _fact(name, printable(text), columns)]
+    if confused:
+        lines += ["", *_list("confused", confused, columns)]
+    lines.append("")
+    for name, texts in doubts:
+        lines += _list(name, texts, columns)
+    return lines if doubts else [*lines, *_fact("to mistrust", "nothing that was found", columns)]
+
+
+def _doubts(taught: Taught) -> Iterator[tuple[str, list[str]]]:
+    """What is to be mistrusted, by kinds."""
+    largest = max(taught.classes, key=lambda each: each.photos)
+    if taught.interval.low <= largest.photos / taught.photos:
+        share = f"{largest.photos / taught.photos:.1%}"
+        yield "accuracy", [f"to say {largest.label} of every photo would be right of {share}: it may be no better"]
+    if taught.few:
+        few = ", ".join(f"{each.label} ({each.photos})" for each in taught.few[:TOLD])
+        rest = f" and {len(taught.few) - TOLD:,} more" if len(taught.few) > TOLD else ""
+        yield "few photos", [f"{few}{rest}: of so few little is learnt, and their accuracy says little"]
+    for name, same in (("in two classes", True), ("alike", False)):
+        if pairs := [each for each in taught.twins if each.same == same]:
+            what = "the same photo" if same else "nearly the same photo, in two classes"
+            yield name, [f"{each.path} and {each.other_path}: {what}" for each in pairs]
+    if taught.copies:
+        are = "photo is nearly a copy" if taught.copies == 1 else "photos are nearly copies"
+        yield "copies", [f"{taught.copies:,} {are} of another in the class: cross-validation keeps such together"]
+    if taught.doubtful:
+        yield (
+            "wrong label?",
+            [f"{each.path} looks like {each.looks_like}, {each.score:.2f}" for each in taught.doubtful],
+        )
+
+
+def _list(name: str, texts: Sequence[str], columns: int | None) -> Iterator[str]:
+    """The first of several texts, each on a line, and how many more there are."""
+    more = [f"and {len(texts) - TOLD:,} more: --json has them all"] if len(texts) > TOLD else []
+    for text in [*texts[:TOLD], *more]:
+        yield from _fact(name, printable(text), columns)
+        name = ""
 
 
 def bench_table(measured: Measured, columns: int | None) -> list[str]:
