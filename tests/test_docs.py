@@ -34,6 +34,7 @@ def numbers_aside(text: str) -> str:
     text = re.sub(r'"precision": "(fp32|bf16)"|(?<=,demo,)(fp32|bf16)', "precision", text)
     text = re.sub(r"\d+\.\d%  [█▉▊▋▌▍▎▏]* *", "#%  ", text)
     text = re.sub(r"\d+\.\d s( →|$)", r"# s\1", text, flags=re.MULTILINE)
+    text = re.sub(r"(images a second +|mean score )\d+\.\d", r"\1#", text)
     return re.sub(r"0\.\d{3,6}", "0.#", text)
 
 

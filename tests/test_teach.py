@@ -378,7 +378,7 @@ def test_classes_that_features_do_not_tell_apart_are_told(call: Call, crops: Pat
         Path("photos", "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, Path("photos", "ab"[index % 2]))
     out = call("teach", "photos", "-o", "model", "-q").out
-    assert "accuracy         to say a of every photo would be right of 50.0%: it may be no better\n" in out
+    assert "accuracy         to say a of every photo would be right for 50.0%: it may be no better\n" in out
 
 
 def test_an_interrupt_makes_no_model_while_photos_are_read(

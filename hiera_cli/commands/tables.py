@@ -145,7 +145,7 @@ def _doubts(taught: Taught) -> Iterator[tuple[str, list[str]]]:
     largest = max(taught.classes, key=lambda each: each.photos)
     if taught.interval.low <= largest.photos / taught.photos:
         share = f"{largest.photos / taught.photos:.1%}"
-        yield "accuracy", [f"to say {largest.label} of every photo would be right of {share}: it may be no better"]
+        yield "accuracy", [f"to say {largest.label} of every photo would be right for {share}: it may be no better"]
     if taught.few:
         few = ", ".join(f"{each.label} ({each.photos})" for each in taught.few[:TOLD])
         rest = f" and {len(taught.few) - TOLD:,} more" if len(taught.few) > TOLD else ""
