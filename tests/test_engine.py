@@ -34,6 +34,7 @@ from hiera_cli.images.decode import Decoding, load
 from hiera_cli.inputs.source import Source
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import Stream
+from hiera_cli.system.signal_stack import signal_stack
 from hiera_cli.tasks.classify import Classified, Classify
 
 CPU = Machine()
@@ -613,3 +614,15 @@ def test_threads_may_share_the_compiled_engine(openvino: ModuleType) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@needs_openvino
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such stacks")
+def test_an_engine_leaves_a_threads_signals_to_the_stack_that_they_had() -> None:
+    before = signal_stack()
+    device = open_engine(resolve.resolve("demo"), Placement("cpu", "fp32", "openvino"), save=False)
+    device.run(np.zeros((2, 3, 224, 224), np.float32))
+    after = signal_stack()
+    assert before is not None
+    assert after is not None
+    assert (after.sp, after.flags) == (before.sp, before.flags)

@@ -34,6 +34,7 @@ from hiera_cli.model.architecture import (
     Architecture,
     Block,
 )
+from hiera_cli.system import signal_stack
 
 # openvino imports its converter of models, which is not needed here, takes longer than all the rest of it, and reports
 # every import to an analytics service unasked. None in its place reads as "not installed", which openvino provides for.
@@ -156,6 +157,7 @@ class _Compiler:
         self._save = save
         self._blob: NDArray[np.uint8] | None = None  # the mapped file, which models go on reading their weights from
 
+    @signal_stack.kept()
     def model(self, settings: Mapping[str, str]) -> ov.CompiledModel:
         """For a way to use the processors; what is saved serves all of them. Raises CheckpointError, RuntimeError."""
         settings = {**self._hint, **settings}
