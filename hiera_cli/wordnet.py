@@ -243,12 +243,15 @@ def _in_alphabet(wnids: Iterable[str]) -> list[str]:
     return sorted(wnids, key=lambda wnid: (synsets()[wnid].name.casefold(), wnid))
 
 
-def suggestion(text: str, more: Iterable[str] = ()) -> str:
-    """A sentence with the words that are most like one that is in no concept. more: others that may have been meant."""
+def suggestion(text: str, more: Iterable[str] = (), *, concepts: bool = True) -> str:
+    """A sentence with the words that are most like one that is in no concept. more: others that may have been meant.
+
+    concepts: whether those of concepts may have been.
+    """
     import difflib
 
     word = plain(text)
-    known = dict.fromkeys([*_by_name(), *map(plain, more)])
+    known = dict.fromkeys([*(_by_name() if concepts else ()), *map(plain, more)])
     swapped = [name for name in known if sorted(name) == sorted(word)]  # letters, which difflib finds far apart
     close = [*dict.fromkeys([*swapped, *difflib.get_close_matches(word, known, 3)])][:3]
     return f"The nearest words: {', '.join(close)}." if close else ""

@@ -150,15 +150,18 @@ def test_the_confusion_matrix_is_a_file(call: Call, photos: Path) -> None:
 
 
 def test_names_that_are_no_classes_end_it_before_anything_is_read(call: Call, photos: Path) -> None:
-    Path("photos/crane").mkdir()
-    Path("photos/tabbi").mkdir()
+    for name in ("crane", "tabbi"):
+        Path("photos", name).mkdir()
+        shutil.copy(SAMPLES / "cat.jpg", Path("photos", name))
+    Path("photos/empty").mkdir()  # of which there is nothing to be wrong
     done = call("evaluate", "photos", "-m", "tiny")
     assert (done.status, done.out) == (2, "")
     assert done.err == (
         "hiera: error: 2 of 7 names are no class of facebook/hiera-tiny-224-in1k-hf\n"
         "  crane: it may be 134 crane (n02012849) or 517 crane (n03126707): name it by its index or WordNet id\n"
         "  tabbi: nothing is called that. The nearest: 281 tabby, tabby cat (n02123045)\n"
-        "  --allow-unknown leaves their images out; `hiera labels` lists the classes.\n"
+        "  --allow-unknown leaves their images out; `hiera labels -m facebook/hiera-tiny-224-in1k-hf` lists the "
+        "classes.\n"
     )
 
 
@@ -174,7 +177,7 @@ def test_unknown_classes_are_left_out_and_counted_if_that_is_allowed(call: Call,
     assert table.startswith("images                   5   2 of unknown classes left out\n")
     shutil.rmtree("photos")
     Path("photos/zzz").mkdir(parents=True)
-    assert call("evaluate", "photos", "--allow-unknown").status == 2
+    assert call("evaluate", "photos", "--allow-unknown").status == 1
 
 
 def test_any_class_under_a_concept_is_right(call: Call) -> None:
@@ -187,15 +190,18 @@ def test_any_class_under_a_concept_is_right(call: Call) -> None:
 
 
 def test_a_table_of_truths_gives_a_record_a_row(call: Call, photos: Path) -> None:
-    Path("t.csv").write_text("path,label\ntabby/officer.jpg,652\ntabby/officer.jpg,tabby\ngone.jpg,tabby\n")
+    Path("t.csv").write_text("path,label\ntabby/officer.jpg,652\ntabby/officer.jpg,652\ngone.jpg,tabby\n")
     done = call("evaluate", "--truth", "t.csv", "photos", "-o", "r.jsonl", "--json")
     assert (done.status, figures(done)["images"], figures(done)["failed"]) == (1, 2, 1)
+    assert "hiera: 1 row of t.csv name images again, which count again\n" in done.err
     records = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
     assert [(each["path"], each["truth"]["name"], each["correct"]) for each in records] == [
         ("photos/tabby/officer.jpg", "652", True),
-        ("photos/tabby/officer.jpg", "tabby", False),
+        ("photos/tabby/officer.jpg", "652", True),
         ("photos/gone.jpg", "tabby", None),
     ]
+    forgotten = call("evaluate", "--truth", "t.csv")
+    assert "hiera: tabby/officer.jpg is not in the current folder: FOLDER names the one that paths" in forgotten.err
 
 
 def test_models_are_compared_on_the_same_images(call: Call, photos: Path) -> None:
@@ -223,6 +229,25 @@ def test_models_are_compared_on_the_same_images(call: Call, photos: Path) -> Non
         "AGAINST demo\n"
         "  other: no sure difference (p = 0.5000); of 5 images it alone has 0 right, demo alone 2\n"
     )
+
+
+def test_models_of_other_classes_are_compared_on_those_they_share(call: Call, photos: Path) -> None:
+    assert call("teach", "photos", "-o", "mine", "-q", "--exclude", "n02123045").status == 2
+    for name in ("tabby", "tripod", "gizmo"):
+        for number in range(2):
+            Path("own", name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(SAMPLES / "cat.jpg", Path("own", name, f"{number}.jpg"))
+    assert call("teach", "own", "-o", "mine", "-q").status == 0
+    assert call("evaluate", "own", "--models", "mine,demo").err.startswith("hiera: error: 1 of 3 names is no class of")
+    shutil.rmtree("own/gizmo")
+    shutil.copytree("photos/missile", "own/missile")
+    record = figures(call("evaluate", "own", "--models", "mine,demo", "--json", "--allow-unknown"))
+    assert [(each["images"], each["unknown"]) for each in record["models"]] == [(4, 1), (4, 1)]
+    assert record["comparisons"][0]["images"] == 4
+    shutil.rmtree("own/tabby")
+    shutil.rmtree("own/tripod")
+    refused = call("evaluate", "own", "--models", "demo,mine", "--allow-unknown")
+    assert (refused.status, refused.out) == (2, "")
 
 
 def test_a_run_that_is_gone_on_with_counts_what_was_done_before(call: Call, photos: Path) -> None:
@@ -258,6 +283,11 @@ def test_records_of_another_truth_are_not_gone_on_with(call: Call, photos: Path)
     assert call("evaluate", "--truth", "t.csv", "-o", "c.jsonl", "--resume", "-q").status == 2
 
 
+def test_a_matrix_of_nothing_has_its_header(call: Call, photos: Path) -> None:
+    assert call("evaluate", "photos", "--max-pixels", "1", "--confusion", "m.csv", "-q").status == 1
+    assert Path("m.csv").read_text() == "truth\n"
+
+
 def test_where_nothing_can_be_read_there_are_no_figures(call: Call) -> None:
     Path("photos/tabby").mkdir(parents=True)
     done = call("evaluate", "photos")
@@ -272,12 +302,12 @@ def test_where_nothing_can_be_read_there_are_no_figures(call: Call) -> None:
     [
         ([], "nothing to evaluate on: name a folder with one folder per class in it\n  Of photos that"),
         (["gone"], "there is no folder gone\n"),
-        (["photos/tabby"], "there is no folder in photos/tabby: evaluation needs one per class\n"),
+        (["photos/tabby"], "there is no folder in photos/tabby: one per class is needed\n"),
         (["photos/tabby/officer.jpg"], "photos/tabby/officer.jpg is a file, not a folder with one folder per class"),
         (["--truth", "t.csv", "gone"], "gone is not there: it is what the paths of t.csv are in\n"),
         (["photos", "-o", "-"], "standard output has the figures: the records need a file\n"),
-        (["photos", "-o", "r"], "r has no suffix that names a format\n"),
-        (["photos", "-o", "r.txt"], "no format has the suffix '.txt' of r.txt\n"),
+        (["photos", "-o", "r"], "r: no suffix names a format\n"),
+        (["photos", "-o", "r.txt"], "r.txt: no format of records has the suffix '.txt'\n"),
         (["photos", "--models", "demo"], "--models takes two models or more, with commas between, not 'demo'\n"),
         (["photos", "--models", "demo,demo"], "--models names a model twice: demo,demo\n"),
         (["photos", "--models", "demo,tiny", "-m", "demo"], "--model and --models contradict each other\n"),
@@ -285,6 +315,11 @@ def test_where_nothing_can_be_read_there_are_no_figures(call: Call) -> None:
         (["photos", "--models", "demo,tinny"], "no model, folder or file is called 'tinny'\n"),
         (["photos", "--confusion", "-"], "standard output has the figures: the matrix needs a file\n"),
         (["photos", "--confusion", "m.csv", "-o", "m.csv"], "--output and --confusion name one file: m.csv\n"),
+        (["photos", "--confusion", "m.csv", "-o", "./m.csv"], "--output and --confusion name one file: ./m.csv\n"),
+        (["--truth", "t.csv", "-o", "t.csv", "--overwrite"], "--output and --truth name one file: t.csv\n"),
+        (["photos", "--confusion", "photos/tabby/cat.jpg"], "the matrix is csv, which photos/tabby/cat.jpg is not"),
+        (["--truth", "t.csv", "--exclude", "x"], "--exclude is about folders, and --truth names images\n"),
+        (["photos", "--exclude", "*"], "there is no folder that is not excluded or hidden in photos: one per class"),
         (["photos", "--confusion", ""], "--confusion is empty\n"),
         (["photos", "--overwrite"], "--overwrite is about an --output, and there is none\n"),
     ],

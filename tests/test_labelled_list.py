@@ -40,7 +40,7 @@ def test_imagenets_lists_have_a_space_before_the_class() -> None:
 
 
 def test_paths_keep_their_bytes_and_are_urls_where_they_look_like_it() -> None:
-    Path("t.csv").write_bytes(b"h\xff.jpg,cat\n/abs.jpg,dog\nhttps://x.org/a.jpg,cat\nh\xff.jpg,dog\n")
+    Path("t.csv").write_bytes(b"h\xff.jpg,cat\n/abs.jpg,dog\nhttps://x.org/a.jpg,cat\nh\xff.jpg,cat\n")
     found = LabelledList("t.csv", "in")
     images = list(found.images())
     assert [image.source.path for image in images] == [
@@ -51,11 +51,14 @@ def test_paths_keep_their_bytes_and_are_urls_where_they_look_like_it() -> None:
     ]
     assert [image.source.kind for image in images] == [Kind.FILE, Kind.FILE, Kind.URL, Kind.FILE]
     assert found.names == ["cat", "dog"]
+    assert found.repeated == 1
 
 
 @pytest.mark.parametrize(
     ("data", "told"),
     [
+        (b"a.jpg,cat\nb.jpg,cat\na.jpg,dog\n", "t.csv, line 3: a.jpg is 'dog' here, and 'cat' in a line before"),
+        (b"path,label,label\na.jpg,cat,dog\n", "t.csv, line 1: two columns are called label"),
         (b"a.jpg,cat\nb.jpg,\n", "t.csv, line 2: there is no label"),
         (b"a.jpg,cat\n\nb.jpg\n", "t.csv, line 3: there is no label"),
         (b"path,label\n,cat\n", "t.csv, line 2: there is no path"),

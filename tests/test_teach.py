@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from PIL import Image
 
 from hiera_cli import load_classifier
 from hiera_cli.checkpoints import resolve, save
+from hiera_cli.inputs.source import Source
+from hiera_cli.pipeline.prepare import prepare
 from hiera_cli.tasks.teach import Teach, mirrored
 
 NAMES = ("cat", "espresso", "rocket")
@@ -61,7 +64,7 @@ def test_a_folder_a_class_makes_a_model_that_knows_them(call: Call, crops: Path)
     done = call("teach", crops, "-o", "model", "--no-banner")
     assert done.status == 0
     assert done.err.startswith("hiera: 24 read, ")
-    assert done.err.endswith(" s\nhiera: there: hiera classify -m model INPUT...\n")
+    assert done.err.endswith(" s\nhiera: model is made; to use it: hiera classify -m model INPUT...\n")
     assert done.out.startswith(
         "photos           24 in 3 classes\nbase             demo, features in fp32\nstrength         C = "
     )
@@ -91,16 +94,20 @@ def test_other_photos_are_evaluated_on_as_hiera_evaluate_does(call: Call, crops:
         alone.pop(key, None)
     assert tested == alone
     (other / "dog").mkdir()
+    shutil.copy(SAMPLES / "cat.jpg", other / "dog")
     refused = call("teach", crops, "-o", "never", "--test", other)
     assert (refused.status, refused.out) == (2, "")
-    assert refused.err.startswith("hiera: error: 1 of 3 names is no class of never\n")
+    assert refused.err == (
+        "hiera: error: 1 of 3 names is no class of the model\n  dog: nothing is called that.\n"
+        f"  The classes are {crops}'s folders.\n"
+    )
     assert not Path("never").exists()
 
 
 def test_a_model_that_is_called_like_a_published_one_is_named_by_its_path(call: Call, crops: Path) -> None:
     done = call("teach", crops, "-o", "tiny", "--test", crops)
     assert done.status == 0
-    assert "hiera: there: hiera classify -m ./tiny INPUT...\n" in done.err
+    assert "hiera: tiny is made; to use it: hiera classify -m ./tiny INPUT...\n" in done.err
 
 
 def test_the_sample_images_teach_a_model_that_is_evaluated_on_them(call: Call) -> None:
@@ -212,10 +219,66 @@ def test_what_is_to_be_mistrusted_is_told_with_its_paths(call: Call, photos: Pat
         ["cat/01.png", "rocket/nearly.jpg"],
     ]
     assert [pair["same"] for pair in told["in_two_classes"]] == [True, True, False]
-    assert told["copies"] >= 1
+    copied = [[Path(photo["path"]).name for photo in pair["photos"]] for pair in told["copies"]]
+    assert ["02.png", "copy.png"] in copied
     shown = call("teach", photos, "-o", "again", "-q").out
     assert "few photos       cat (4): of so few little is learnt, and their accuracy says little\n" in shown
     assert f"in two classes   {photos}/cat/01.png and {photos}/rocket/mirrored.png: the same photo\n" in shown
+
+
+def test_of_a_class_of_copies_of_one_photo_nothing_is_said(call: Call, photos: Path) -> None:
+    shutil.rmtree(photos / "rocket")
+    (photos / "rocket").mkdir()
+    for index in range(4):
+        shutil.copy(SAMPLES / "rocket.jpg", photos / "rocket" / f"{index}.jpg")
+    done = call("teach", photos, "-o", "model", "-q")
+    assert (
+        "one photo        rocket (4): all are copies of one, or nearly, so that their accuracy says nothing\n"
+        in done.out
+    )
+    assert "\ncopies " not in done.out
+    told = json.loads(call("teach", photos, "-o", "again", "-q", "--json").out)["mistrust"]
+    assert (told["copies_of_one"], told["copies"]) == ([{"label": "rocket", "photos": 4}], [])
+
+
+def test_a_class_that_can_not_be_listed_is_a_failure(call: Call, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("rocket"):
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    done = call("teach", photos, "-o", "model", "-q")
+    assert done.status == 1
+    assert f"hiera: {photos}/rocket: cannot list the folder: Permission denied\n" in done.err
+    assert done.out.startswith("photos           16 in 2 classes, and 1 photo failed\n")
+
+
+def test_names_stand_in_the_card_as_they_are(call: Call, photos: Path) -> None:
+    (photos / "cat").rename(photos / "a\nb|c")
+    (photos / "rocket").rename(photos / "q\"uo'te")
+    assert call("teach", photos, "-o", "model", "-q").status == 0
+    card = Path("model", "README.md").read_text()
+    assert "| a\\\\nb\\|c | 8 | " in card
+    assert "| q\"uo'te | 8 | " in card
+
+
+def test_what_is_tested_on_is_not_to_be_what_was_learnt(call: Call, crops: Path) -> None:
+    done = call("teach", crops, "-o", "model", "--test", crops)
+    assert f"hiera: 24 photos of {crops} are learnt from as well: what the model says of such " in done.err
+
+
+def test_a_model_of_own_classes_says_what_it_has_no_concepts_for(call: Call, crops: Path) -> None:
+    assert call("teach", crops, "-o", "model", "-q").status == 0
+    found = call("find", "cat", crops, "-m", "model", "--index", "i.sqlite", "--min-score", "0")
+    assert "not a concept" not in found.err
+    assert len(found.out.splitlines()) == 24
+    unknown = call("find", "dog", crops, "-m", "model", "--index", "i.sqlite")
+    assert unknown.err == "hiera: error: 'dog' is not a word of a label of this model\n"
+    among = call("classify", crops, "-m", "model", "--among", "zebra crossing guard")
+    assert among.err.startswith("hiera: error: the classes of model are not ImageNet's")
 
 
 def test_a_photo_in_a_wrong_folder_is_named(call: Call, photos: Path) -> None:
@@ -288,6 +351,9 @@ def test_photos_of_which_none_can_be_read_make_no_model(call: Call) -> None:
     [
         ([], "nothing to teach: name a folder that has a folder of photos for each class"),
         (["photos"], "the model needs a folder"),
+        (["photos", "-o", "-"], "the model needs a folder"),
+        (["photos", "-o", "model.pth"], "model.pth is called like a file, and a model is a folder"),
+        (["photos", "-o", "/", "--overwrite"], "/ exists already, and is no model alone: it holds "),
         (["none", "-o", "model"], "none: cannot list the folder: No such file or directory"),
         (["photos", "-o", "model", "--test", ""], "--test needs a folder: it is empty"),
         (["photos", "-o", "photos/model"], "photos/model lies in photos, where folders are classes"),
@@ -378,21 +444,30 @@ def test_classes_that_features_do_not_tell_apart_are_told(call: Call, crops: Pat
         Path("photos", "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, Path("photos", "ab"[index % 2]))
     out = call("teach", "photos", "-o", "model", "-q").out
-    assert "accuracy         to say a of every photo would be right for 50.0%: it may be no better\n" in out
+    assert "chance?          to say a of every photo would be right for 50.0%: it may be no better\n" in out
 
 
+@pytest.mark.parametrize("stuck", [False, True])
 def test_an_interrupt_makes_no_model_while_photos_are_read(
-    call: Call, crops: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, crops: Path, monkeypatch: pytest.MonkeyPatch, stuck: bool
 ) -> None:
-    answer = Teach.answer
+    answer, answered = Teach.answer, threading.Event()
 
     def interrupted(*arguments: Any) -> Any:
         monkeypatch.setattr(Teach, "answer", answer)
         signal.raise_signal(signal.SIGINT)
+        answered.set()
         return answer(*arguments)
 
+    def first_stuck(source: Source, *arguments: Any, **options: Any) -> Any:
+        if source.path.endswith("cat/00.png"):  # what comes behind it is known before
+            answered.wait()
+        return prepare(source, *arguments, **options)
+
     monkeypatch.setattr(Teach, "answer", interrupted)
-    done = call("teach", crops, "-o", "model")
+    if stuck:
+        monkeypatch.setattr("hiera_cli.pipeline.stream.prepare", first_stuck)
+    done = call("teach", crops, "-o", "model", "--workers", "2")
     assert (done.status, done.out) == (130, "")
     assert "hiera: interrupted: " in done.err
     assert done.err.endswith("hiera: no model was made\n")
@@ -409,7 +484,7 @@ def test_an_interrupt_makes_no_model_while_it_is_learnt_and_written(
 
     monkeypatch.setattr(step, interrupted)
     done = call("teach", crops, "-o", "model", "-q")
-    assert (done.status, done.out, done.err) == (130, "", "hiera: interrupted\n")
+    assert (done.status, done.out, done.err) == (130, "", "hiera: interrupted: no model was made\n")
     assert list(Path().glob("model*")) == []
 
 

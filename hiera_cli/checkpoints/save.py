@@ -36,9 +36,9 @@ class ModelFolder:
     def __init__(self, path: str, *, overwrite: bool = False) -> None:
         self.path = path
         self._target = Path(os.path.realpath(path))  # a link stays one
-        self._part = self._target.with_name(f"{self._target.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
         self._overwrite = overwrite
         self._check()
+        self._part = self._target.with_name(f"{self._target.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
         try:
             self._part.mkdir()
             self._part.rmdir()
@@ -85,6 +85,8 @@ class ModelFolder:
     def _check(self) -> None:
         """Raise OutputError for what is there and is not to be replaced."""
         target = self._target
+        if all((target.parent / name).exists() for name in (CONFIG, WEIGHTS)):
+            raise OutputError(f"{self.path} lies in the folder of another model", remedy="another model folder")
         try:
             there = set(os.listdir(target))
         except FileNotFoundError:

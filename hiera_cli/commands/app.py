@@ -73,7 +73,7 @@ class Program(HelpGroup):
 
 app = typer.Typer(
     cls=Program,
-    help="Label images with Hiera, a hierarchical vision transformer; give their features; paint what is hidden.",
+    help="Label images with Hiera, a hierarchical vision transformer; find them; teach it classes of your own.",
     rich_markup_mode=None,  # Typer's plain help: half the time of the rich one, and it pipes
     no_args_is_help=True,
     suggest_commands=False,  # usage.py does

@@ -154,7 +154,7 @@ def classify(
     request = request_of(options, name, path)
     request.inputs.check("classify")
     request.output.check()
-    allowed = _concepts(among, quiet) if among else ()
+    allowed = _concepts(among, model, quiet) if among else ()
 
     from hiera_cli.checkpoints import resolve
 
@@ -175,13 +175,22 @@ def classify(
     raise typer.Exit(run.Run(request, opened, task, read, partial(_loaded, load_classifier, task)).run())
 
 
-def _concepts(words: list[str], quiet: int) -> tuple[str, ...]:
+def _concepts(words: list[str], model: str, quiet: int) -> tuple[str, ...]:
     """The WordNet ids of what --among names. Says which meaning of a word was taken."""
     from hiera_cli import wordnet
 
     if not all(word.strip() for word in words):
         raise UsageError("a concept of --among is empty", "Is a variable of the script not set?")
-    ids = wordnet.concepts(words)
+    try:
+        ids = wordnet.concepts(words)
+    except UsageError:
+        if model not in MODELS:  # it may be that its classes are under no concept at all
+            from hiera_cli.checkpoints import resolve
+
+            with suppress(CheckpointError):
+                found = resolve.resolve(model, labels=True, offline=True)
+                wordnet.check_classes(found.labels, found.name)
+        raise
     for word in words:
         if taken := wordnet.meaning_taken(word):
             messages.remarks_unless(quiet)(taken)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +27,6 @@ from hiera_cli.commands.options import (
     Model,
     NoBanner,
     Offline,
-    Output,
     Overwrite,
     Precision,
     Progress,
@@ -85,7 +85,12 @@ def evaluate(
         typer.Option(metavar="FILE", help="Write the confusion matrix here, as csv: truths down, answers across."),
     ] = None,
     as_json: Json = False,
-    output: Output = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Write each image's record here: .jsonl, .json, .csv or .tsv."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     model: Model = "tiny",
@@ -116,8 +121,10 @@ def evaluate(
         raise UsageError("standard output has the figures: the records need a file", "Name one: -o FILE.jsonl")
     if confusion in STDOUT:
         raise UsageError("standard output has the figures: the matrix needs a file", "Name one: --confusion FILE.csv")
-    if path is not None and confusion == path:
-        raise UsageError(f"--output and --confusion name one file: {path}")
+    named = {"--output": path, "--confusion": confusion, "--truth": truth if truth != "-" else None}
+    _check_apart({option: each for option, each in named.items() if each})
+    if truth is not None and exclude:
+        raise UsageError("--exclude is about folders, and --truth names images", "Leave one of them out.")
     several = _several(models, context)
     if several and (path or confusion):
         raise UsageError(f"{'--output' if path else '--confusion'} is of one model, and --models names several")
@@ -141,12 +148,27 @@ def evaluate(
     raise typer.Exit(evaluation.of_several(several) if several else evaluation.of_one(confusion))
 
 
-def class_folders(folder: str, request: Request) -> ClassFolders:
-    """The folders of classes in a folder. Raises UsageError if there are none."""
+def _check_apart(files: Mapping[str, str]) -> None:
+    """Raise UsageError for a file that two options name, or a matrix that is called like anything but csv."""
+    from hiera_cli.outputs.destination import is_stream
+
+    real = {option: os.path.realpath(path) for option, path in files.items()}
+    for (one, path), (other, same) in combinations(real.items(), 2):
+        if path == same:
+            raise UsageError(f"{one} and {other} name one file: {files[one]}")
+    confusion = files.get("--confusion", "")
+    if confusion and not confusion.lower().endswith(".csv") and not is_stream(confusion):
+        raise UsageError(
+            f"the matrix is csv, which {confusion} is not called", "Name another one: --confusion FILE.csv"
+        )
+
+
+def class_folders(folder: str, request: Request, alternative: str = "truth file") -> ClassFolders:
+    """The folders of classes in a folder. Raises UsageError if there are none, with the remedy `alternative`."""
     if not os.path.lexists(folder):
         raise UsageError(f"there is no folder {folder}")
     if os.path.isfile(folder):
-        raise UsageError(f"{folder} is a file, not a folder with one folder per class in it", remedy="truth file")
+        raise UsageError(f"{folder} is a file, not a folder with one folder per class in it", remedy=alternative)
     from hiera_cli.images import decode
     from hiera_cli.inputs import find
     from hiera_cli.inputs.labelled import ClassFolders
@@ -159,17 +181,38 @@ def class_folders(folder: str, request: Request) -> ClassFolders:
     except InputError as error:
         raise UsageError(f"{folder}: {error.message}") from error
     if not found.names:
-        raise UsageError(f"there is no folder in {folder}: evaluation needs one per class", remedy="truth file")
+        which = "that is not excluded or hidden " if walk.exclude else ""
+        raise UsageError(f"there is no folder {which}in {folder}: one per class is needed", remedy=alternative)
     return found
+
+
+def without_empty(images: ClassFolders | LabelledList, truths: Truths) -> list[str]:
+    """The names of the classes but for those that mean nothing and have no image."""
+    from hiera_cli.inputs.labelled import ClassFolders
+
+    empty: set[str] = set()
+    if truths.unknown and isinstance(images, ClassFolders):
+        there = {image.label for image in images.images(frozenset(truths.known))}
+        empty = {name for name in truths.unknown if name not in there}
+    return [name for name in images.names if name not in empty]
 
 
 def _labelled_list(truth: str, folder: str | None) -> LabelledList:
     from hiera_cli.inputs.labelled_list import LabelledList
+    from hiera_cli.inputs.source import is_url
 
     if folder is not None and not os.path.isdir(folder):
         what = "is not a folder: with --truth" if os.path.lexists(folder) else "is not there:"
         raise UsageError(f"{folder} {what} it is what the paths of {truth} are in")
-    return LabelledList(truth, folder or "")
+    from hiera_cli.commands.tables import counted
+
+    found = LabelledList(truth, folder or "")
+    if found.repeated:
+        messages.remark(f"{counted(found.repeated, 'row')} of {truth} name images again, which count again")
+    first = next(found.images()).source.path
+    if folder is None and not is_url(first) and not os.path.isabs(first) and not os.path.lexists(first):
+        messages.remark(f"{first} is not in the current folder: FOLDER names the one that paths of {truth} are in")
+    return found
 
 
 def _several(models: str | None, context: typer.Context) -> tuple[str, ...]:
@@ -182,7 +225,7 @@ def _several(models: str | None, context: typer.Context) -> tuple[str, ...]:
     named = tuple(model_name(each.strip()) for each in models.split(","))
     if not all(named) or len(named) < 2:
         raise UsageError(f"--models takes two models or more, with commas between, not {models!r}")
-    if len({*named}) < len(named):
+    if len({os.path.realpath(each) if os.path.exists(each) else each for each in named}) < len(named):
         raise UsageError(f"--models names a model twice: {models}")
     return named
 
@@ -191,15 +234,16 @@ def _record_format(path: str | None) -> str:
     """Of the records. Raises UsageError for a suffix that no format has."""
     if path is None:
         return ""
-    from hiera_cli.commands.request import format_of_suffix
     from hiera_cli.outputs.destination import is_stream
-    from hiera_cli.outputs.names import SUFFIXES
+    from hiera_cli.outputs.evaluated import SUFFIXES
 
-    of_records = {suffix: name for suffix, name in SUFFIXES.items() if name != "plain"}
-    found = format_of_suffix(path, of_records, ("jsonl", "json", "csv", "tsv")) if not is_stream(path) else "jsonl"
-    if found is None:
-        raise UsageError(f"{path} has no suffix that names a format", f"Name one: {path}.jsonl, .json, .csv or .tsv")
-    return found
+    if is_stream(path):
+        return "jsonl"
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in SUFFIXES:
+        fault = f"no format of records has the suffix {suffix!r}" if suffix else "no suffix names a format"
+        raise UsageError(f"{path}: {fault}", "Name one: .jsonl, .json, .csv or .tsv")
+    return SUFFIXES[suffix]
 
 
 @dataclass(frozen=True)
@@ -228,7 +272,7 @@ class _Evaluation:
         from hiera_cli.outputs.evaluated import confusion_matrix
 
         tell = messages.remarks_unless(self.request.report.quiet)
-        truths = known_truths(self.request, self.images.names, tell, allow_unknown=self.allow_unknown)
+        truths = known_truths(self.request, self.images, tell, allow_unknown=self.allow_unknown)
         matrix = _opened_matrix(confusion, self.request.output.overwrite)
 
         has_matrix = False
@@ -236,7 +280,7 @@ class _Evaluation:
         def show(done: Done) -> None:
             nonlocal has_matrix
             try:
-                if matrix is not None and done.figures.complete and done.figures.images:
+                if matrix is not None and done.figures.complete:
                     for line in confusion_matrix(done.figures):
                         matrix.write(line)
                     has_matrix = True
@@ -263,12 +307,18 @@ class _Evaluation:
                 remark(message)
 
         requests = [replace(self.request, model=replace(self.request.model, model=each)) for each in models]
-        truths = [known_truths(each, self.images.names, tell, allow_unknown=self.allow_unknown) for each in requests]
+        known = [known_truths(each, self.images, tell, allow_unknown=self.allow_unknown) for each in requests]
+        common = frozenset.intersection(*(frozenset(each.known) for each in known))
+        if not common:
+            raise UsageError(
+                f"there is no class that all of {', '.join(models)} have", "Models compare where their classes do."
+            )
+        truths = [each.restricted(common) for each in known]
         found = list(self.images.images())  # once: all models are to have the same ones
         done: list[Done] = []
         try:
-            for request, known in zip(requests, truths, strict=True):
-                done.append(evaluated(request, self.images, known, tell, found=found))
+            for request, each_truths in zip(requests, truths, strict=True):
+                done.append(evaluated(request, self.images, each_truths, tell, found=found))
                 if not done[-1].figures.complete:
                     break
         finally:
@@ -282,8 +332,10 @@ class _Evaluation:
         return ExitStatus(max(each.status for each in done))
 
 
-def known_truths(request: Request, names: Iterable[str], tell: Tell, *, allow_unknown: bool = False) -> Truths:
-    """What the names mean for the request's model. tell: told where one may mean something else.
+def known_truths(
+    request: Request, images: ClassFolders | LabelledList, tell: Tell, *, allow_unknown: bool = False
+) -> Truths:
+    """What the names of the classes mean for the request's model. tell: told where one may mean something else.
 
     Raises UsageError for names that mean nothing, if those are not allowed, and if none means anything.
     """
@@ -297,7 +349,9 @@ def known_truths(request: Request, names: Iterable[str], tell: Tell, *, allow_un
     else:
         progress = hub.Progress(tell, bar=False)
         labels = resolve.resolve(model, labels=True, offline=request.offline, progress=progress).labels
-    found = truths(names, labels)
+    found = truths(images.names, labels)
+    if found.unknown:
+        found = truths(without_empty(images, found), labels)
     if not allow_unknown or not found.known:
         found.check(resolve.record_name(model))
     for remark in found.remarks:
@@ -340,7 +394,7 @@ def evaluated(
 
     def load(**options: Any) -> Any:
         classifier = load_classifier(labels=True, **options)
-        tally.start()
+        tally.start(len(classifier.labels))
         return classifier
 
     total = skipped = None
@@ -399,7 +453,7 @@ def evaluated_on(folder: str, model: str, request: Request, tell: Tell) -> Done:
 
     request = replace(request, model=replace(request.model, model=model), output=OutputRequest(""))
     images = class_folders(folder, request)
-    return evaluated(request, images, known_truths(request, images.names, tell), tell)
+    return evaluated(request, images, known_truths(request, images, tell), tell)
 
 
 def _opened(request: Request, records: Records) -> Opened:

@@ -15,7 +15,7 @@ from hiera_cli.outputs.evaluated import names
 from hiera_cli.system.printable import printable
 from hiera_cli.system.terminal import cells, wrapped
 
-AS_SURE = 0.01  # by which mean score and top-1 may differ
+TOP_K = 5
 MOST_ROWS = 10  # of classes, and of confusions
 SURE = 0.05  # the p-value from which on a difference may be chance
 MODEL_CELLS = 24  # of a model's name in the table of several
@@ -66,12 +66,14 @@ def _facts(figures: Figures, look: Look, unknown: int) -> Iterator[tuple[str, st
     others = ((figures.failed, "failed"), (unknown, "of unknown classes left out"))
     yield "images", f"{figures.images:,}", ", ".join(f"{count:,} {what}" for count, what in others if count)
     yield "top-1", _percent(figures.top1), f"95%: {_interval(figures.top1_interval, look)}"
-    yield "top-5", _percent(figures.top5), f"95%: {_interval(figures.top5_interval, look)}"
+    if not 0 < figures.model_classes <= TOP_K:  # of so few they are all
+        yield "top-5", _percent(figures.top5), f"95%: {_interval(figures.top5_interval, look)}"
     yield "mean per class", _percent(figures.mean_per_class), counted(len(figures.classes), "class", "classes")
     error, expected, actual = figures.calibration_error, figures.mean_score, figures.top1
     if error is not None and expected is not None and actual is not None:
-        verdict = ": too sure" if expected > actual else ": not sure enough"
-        if abs(expected - actual) < AS_SURE or any(each.truth.index is None for each in figures.classes):
+        low, high = figures.top1_interval
+        verdict = ": too sure" if expected > high else ": too unsure" if expected < low else ""
+        if any(each.truth.index is None for each in figures.classes):
             verdict = ""  # of a concept any class is right, which the score of one class does not count
         yield "calibration error", f"{error:.3f}", f"mean score {expected:.1%}{verdict}"
     if figures.images_per_second is not None:
@@ -137,7 +139,7 @@ def comparison_lines(figures: Sequence[Figures], comparisons: Sequence[Compariso
     lines += map(look.dim, wrapped(about, look.columns))
     if len({each.images for each in figures}) > 1:
         images = ", ".join(f"{name} {each.images:,}" for name, each in zip(called, figures, strict=True))
-        lines += map(look.dim, wrapped(f"Not of the same images: {images}.", look.columns))
+        lines += map(look.dim, wrapped(f"Images with an answer: {images}.", look.columns))
     if comparisons:
         lines += ["", look.heading(f"AGAINST {printable(short_name(comparisons[0].against))}")]
     for each_one in comparisons:

@@ -250,8 +250,9 @@ def _classes(
     from hiera_cli.checkpoints.labels import matching
 
     classes: set[int] = set()
+    has_concepts = any(label.wnid for label in labels)
     for text in asked:
-        meanings = wordnet.meanings(text) if any(label.wnid for label in labels) else ()
+        meanings = wordnet.meanings(text) if has_concepts else ()
         if meanings:
             if remark := wordnet.meaning_taken(text):
                 tell(remark)
@@ -259,8 +260,10 @@ def _classes(
             continue
         found = next(filter(None, (matching(tuple(labels), form, whole=True) for form in wordnet.forms(text))), [])
         if not found:
-            raise UsageError(f"'{text}' is not a concept or a word of a label", _meant(text, labels, paths))
-        tell(f"{text}: not a concept; taken as the labels with the word: {_several(found)}")
+            what = "a concept or a word of a label" if has_concepts else "a word of a label of this model"
+            raise UsageError(f"'{text}' is not {what}", _meant(text, labels, paths))
+        if has_concepts:
+            tell(f"{text}: not a concept; taken as the labels with the word: {_several(found)}")
         classes.update(label.index for label in found)
     return sorted(classes)
 
@@ -284,7 +287,8 @@ def _meant(text: str, labels: Sequence[Label], paths: Sequence[str]) -> str:
         phrase = " ".join((text, *paths[:count]))
         if wordnet.meanings(phrase):
             return f"Did you mean {shlex.join(['hiera', 'find', phrase, *paths[count:]])}?"
-    return wordnet.suggestion(text, (word for label in labels for word in label.text.split(", ")))
+    words = (word for label in labels for word in label.text.split(", "))
+    return wordnet.suggestion(text, words, concepts=any(label.wnid for label in labels))
 
 
 def _features(like: str, place: Place, request: Request) -> NDArray[np.float32]:

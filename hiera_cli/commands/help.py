@@ -12,7 +12,16 @@ OTHERS = "Options"
 GROUPS = {
     "Search": ("--or", "--not", "--like"),
     "Index": ("--status", "--forget", "--check", "--no-update", "--index"),
-    "Inputs": ("--truth", "--allow-unknown", "--files-from", "--files0-from", "--exclude", "--hidden", "--follow"),
+    "Inputs": (
+        "--truth",
+        "--allow-unknown",
+        "--test",
+        "--files-from",
+        "--files0-from",
+        "--exclude",
+        "--hidden",
+        "--follow",
+    ),
     "Model": (
         "--model",
         "--models",

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Within it a signal ends the command in good order: what waits in `threads.apart` cleans up behind itself."""
+def interruptible(outcome: str = "") -> Iterator[None]:
+    """Within it a signal ends the command in good order: what waits in `threads.apart` cleans up behind itself.
+
+    outcome: what has come of it, to be told.
+    """
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        interject("hiera: interrupted\n")
+        interject(f"hiera: interrupted{': ' * bool(outcome)}{outcome}\n")
         raise SystemExit(128 + number)
 
     with handled(interrupted):

@@ -52,7 +52,7 @@ REMEDIES: dict[str, str] = {
     "damaged copy": "If the cached copy is damaged, fetch it again: hiera download --force {repository}",
     "model folder": "A model folder holds {config} and {weights}: `hiera download --to DIR` makes one.",
     "linked weights": "If that is meant, name the weights file itself: -m PATH/{weights}",
-    "unknown classes": "--allow-unknown leaves their images out; `hiera labels` lists the classes.",
+    "unknown classes": "--allow-unknown leaves their images out; `hiera labels -m {model}` lists the classes.",
     "truth file": "Of photos that are not in such folders: --truth FILE, a csv of their paths and labels.",
     "classes of its own": "Leave out what names concepts: --rollup, --among, --tree.",
     "features": "For its features: hiera embed -m {model} INPUT... -o FILE",

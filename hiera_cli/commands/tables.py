@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hiera_cli.checkpoints.published import LICENCE
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MODELS_COLUMNS = 93  # that the table of models needs
 NAME_CELLS = 16  # of a fact
 TOLD = 5  # of what may be many
+MOST_ROWS = 10  # of classes, and of confusions
 
 
 def models_table(entries: Sequence[ModelEntry], columns: int | None) -> list[str]:
@@ -106,38 +107,54 @@ def index_lines(facts: IndexFacts, columns: int | None) -> list[str]:
     return [line for fact in named for line in ([""] if fact is None else _fact(fact[0], printable(fact[1]), columns))]
 
 
-def taught_lines(facts: TeachFacts, columns: int | None) -> list[str]:
-    """A line a fact of what was taught, the most frequent confusions, and what is to be mistrusted."""
+def taught_lines(facts: TeachFacts, columns: int | None, *, unicode: bool = True) -> list[str]:
+    """What was taught, how right it is by cross-validation, and what is to be mistrusted.
+
+    unicode: whether the terminal shows more than ASCII.
+    """
     taught = facts.taught
+    dash, arrow = ("–", "→") if unicode else ("-", "->")
     low, high = taught.interval
     failed = f", and {counted(taught.failed, 'photo')} failed" if taught.failed else ""
-    weakest, strongest = taught.tried[0].strength, taught.tried[-1].strength
-    by = f", by {taught.searched:,} photos" if taught.searched < taught.photos else ""
+    by = f", chosen by {taught.searched:,} photos" if taught.searched < taught.photos else ""
     named = [
         ("photos", f"{taught.photos:,} in {len(taught.classes):,} classes{failed}"),
         ("base", f"{facts.base}, features in {facts.precision}"),
-        ("strength", f"C = {taught.strength:g}, the least log loss from {weakest:g} to {strongest:g}{by}"),
+        ("strength", f"C = {taught.strength:g}{by}"),
         (
-            "accuracy",
-            f"{taught.accuracy:.1%} (95%: {low:.1%} to {high:.1%}), {taught.right:,} of {taught.photos:,}"
-            f" in {taught.folds}-fold cross-validation",
+            "top-1",
+            f"{taught.accuracy:.1%}  95%: {low:.1%}"[:-1]
+            + f"{dash}{high:.1%}, in {taught.folds}-fold cross-validation",
         ),
-        ("of the classes", f"{taught.class_accuracy:.1%}, the mean"),
-        ("log loss", f"{taught.log_loss:.3f}"),
+        ("mean per class", f"{taught.class_accuracy:.1%}"),
     ]
-    photos = {each.label: each.photos for each in taught.classes}
-    confused = [
-        f"{each.label} taken for {each.taken_for}: {each.photos:,} of {photos[each.label]:,}"
-        for each in taught.confusions
-    ]
-    doubts = list(_doubts(taught))
     lines = [line for name, text in named for line in _fact(name, printable(text), columns)]
-    if confused:
-        lines += ["", *_list("confused", confused, columns)]
+    worst = sorted(taught.classes, key=lambda each: (each.right / each.photos, -each.photos))
+    rows = [
+        (f"{each.right / each.photos:>6.1%} {each.right:>7,} {each.photos:>7,}  ", each.label)
+        for each in worst[:MOST_ROWS]
+    ]
+    more = f" ({len(worst) - MOST_ROWS:,} more)" if len(worst) > MOST_ROWS else ""
+    lines += ["", f"{'TOP-1':>6} {'RIGHT':>7} {'OF':>7}  CLASSES{more}", *_beside(rows, columns)]
+    if taught.confusions:
+        rows = [
+            (f"{each.photos:>6,}  ", f"{each.label} {arrow} {each.taken_for}") for each in taught.confusions[:MOST_ROWS]
+        ]
+        more = f" ({len(taught.confusions) - MOST_ROWS:,} more)" if len(taught.confusions) > MOST_ROWS else ""
+        lines += ["", f"{'COUNT':>6}  CONFUSIONS: TRUTH {arrow} ANSWER{more}", *_beside(rows, columns)]
     lines.append("")
+    doubts = list(_doubts(taught))
     for name, texts in doubts:
         lines += _list(name, texts, columns)
     return lines if doubts else [*lines, *_fact("to mistrust", "nothing that was found", columns)]
+
+
+def _beside(rows: Iterable[tuple[str, str]], columns: int | None) -> Iterator[str]:
+    """Each a line, a text that is too long wrapped under itself. rows: (what stands before it, text)."""
+    for before, text in rows:
+        for line in wrapped(printable(text), None if columns is None else max(columns - len(before), 16)):
+            yield before + line
+            before = " " * len(before)
 
 
 def _doubts(taught: Taught) -> Iterator[tuple[str, list[str]]]:
@@ -145,18 +162,28 @@ def _doubts(taught: Taught) -> Iterator[tuple[str, list[str]]]:
     largest = max(taught.classes, key=lambda each: each.photos)
     if taught.interval.low <= largest.photos / taught.photos:
         share = f"{largest.photos / taught.photos:.1%}"
-        yield "accuracy", [f"to say {largest.label} of every photo would be right for {share}: it may be no better"]
+        yield "chance?", [f"to say {largest.label} of every photo would be right for {share}: it may be no better"]
     if taught.few:
         few = ", ".join(f"{each.label} ({each.photos})" for each in taught.few[:TOLD])
         rest = f" and {len(taught.few) - TOLD:,} more" if len(taught.few) > TOLD else ""
         yield "few photos", [f"{few}{rest}: of so few little is learnt, and their accuracy says little"]
+    if taught.repeated:
+        shown = ", ".join(f"{each.label} ({each.photos:,})" for each in taught.repeated[:TOLD])
+        rest = f" and {len(taught.repeated) - TOLD:,} more" if len(taught.repeated) > TOLD else ""
+        yield "one photo", [f"{shown}{rest}: all are copies of one, or nearly, so that their accuracy says nothing"]
     for name, same in (("in two classes", True), ("alike", False)):
         if pairs := [each for each in taught.twins if each.same == same]:
             what = "the same photo" if same else "nearly the same photo, in two classes"
             yield name, [f"{each.path} and {each.other_path}: {what}" for each in pairs]
     if taught.copies:
-        are = "photo is nearly a copy" if taught.copies == 1 else "photos are nearly copies"
-        yield "copies", [f"{taught.copies:,} {are} of another in the class: cross-validation keeps such together"]
+        are = "photo is a copy" if len(taught.copies) == 1 else "photos are copies"
+        yield (
+            "copies",
+            [
+                f"{len(taught.copies):,} {are} of another of the class, or nearly: cross-validation keeps such "
+                "together, but the interval takes them for photos of their own, and is too narrow"
+            ],
+        )
     if taught.doubtful:
         yield (
             "wrong label?",

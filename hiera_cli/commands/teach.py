@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +33,7 @@ from hiera_cli.commands.options import (
     Verbose,
     Workers,
 )
-from hiera_cli.errors import HieraError, InputError, UsageError
+from hiera_cli.errors import HieraError, InputError, OutputError, UsageError
 from hiera_cli.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from hiera_cli.teaching.report import Taught
 
 LEAST = 2  # photos of a class: one to learn from, and one to ask
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".onnx", ".ckpt")  # what models in files are called
 MANY = 1000  # photos: of so many, learning takes seconds or minutes
 
 
@@ -83,7 +85,7 @@ def teach(
     verbose: Verbose = False,
 ) -> None:
     """Teach a model classes of your own, from a folder of photos for each."""
-    from hiera_cli.commands.request import check_current_folder, request_of
+    from hiera_cli.commands.request import STDOUT, check_current_folder, request_of
 
     check_current_folder()
     options = {**locals(), "inputs": None, "files_from": None, "files0_from": None}
@@ -92,8 +94,10 @@ def teach(
             "nothing to teach: name a folder that has a folder of photos for each class",
             "For example: hiera teach birds -o my-birds",
         )
-    if not output:
+    if not output or output in STDOUT:
         raise UsageError("the model needs a folder", "Name one: -o MODEL")
+    if output.lower().endswith(FILES):
+        raise UsageError(f"{output} is called like a file, and a model is a folder", "Name another one: -o MODEL")
     if test == "":
         raise UsageError("--test needs a folder: it is empty", "Is a variable of the script not set?")
     request = request_of(options, "json" if as_json else "", output)
@@ -137,10 +141,10 @@ def _taught(folder: str, to: ModelFolder, request: Request, seed: int, test: str
     from hiera_cli.teaching.photos import Photos
 
     skipped = Skipped()
-    with interruptible():
+    with interruptible("no model was made"):
         names, images = _listed(folder, request, skipped)
         if test is not None:
-            _check_test(test, names, request, to)
+            _check_test(test, folder, names, images, request)
     photos = Photos(images, names)
     loaded: list[Classifier] = []
 
@@ -159,7 +163,7 @@ def _taught(folder: str, to: ModelFolder, request: Request, seed: int, test: str
         tell("no model was made")
         return ended
     _check_readable(photos, len(images))
-    with interruptible():
+    with interruptible("no model was made"):
         tell_steps = tell if len(photos.paths) >= MANY else _silent
         fitted, taught = apart(lambda: _learnt(photos, seed, tell_steps))
         (classifier,) = loaded
@@ -168,11 +172,14 @@ def _taught(folder: str, to: ModelFolder, request: Request, seed: int, test: str
         # On this thread, so that an interrupt removes what is not complete.
         to.save(classifier.checkpoint, fitted.weight, fitted.bias, photos.names, card(facts))
     if test is None or request.output.format != "json":  # whose one object has the test, too
-        _show(facts, request)
+        try:
+            _show(facts, request)
+        except OutputError as error:
+            raise OutputError(error.message, f"The model is complete: {to.path}") from error
     if photos.failed:
         tell(f"{to.path} was made without the {counted(len(photos.failed), 'photo')} that failed")
     name = os.path.join(".", to.path) if to.path in MODELS else to.path  # which would mean that one
-    tell(f"there: hiera classify -m {shlex.quote(name)} INPUT...")
+    tell(f"{to.path} is made; to use it: hiera classify -m {shlex.quote(name)} INPUT...")
     if test is None:
         return ended
     return max(ended, _tested(facts, name, test, request, tell))
@@ -203,13 +210,14 @@ def _listed(folder: str, request: Request, skipped: Any) -> tuple[list[str], lis
         are = "photo lies" if found.loose == 1 else "photos lie"
         tell(f"{found.loose:,} {are} in {folder} itself, in the folder of no class: left out")
     counts = Counter(image.label for image in images if image.source.error is None)
+    unreadable = {image.label for image in images if image.source.error is not None}
     for name in found.names:
-        if not counts[name]:
+        if not counts[name] and name not in unreadable:
             tell(f"{os.path.join(folder, name)}: no photo is in it, so it is no class")
     names = [name for name in found.names if counts[name]]
     _check_names(folder, names)
     _check_counts(counts, names)
-    return names, [image for image in images if counts[image.label]]
+    return names, images
 
 
 def _check_names(folder: str, names: list[str]) -> None:
@@ -234,7 +242,8 @@ def _check_counts(counts: Counter[str], names: list[str] | tuple[str, ...], read
     lacking = [name for name in names if counts[name] < LEAST]
     if lacking:
         first = f"{lacking[0]} has {'one photo' if counts[lacking[0]] else 'no photo'}{read}"
-        more = f", and {len(lacking) - 1:,} more classes have as few" if len(lacking) > 1 else ""
+        others = len(lacking) - 1
+        more = f", and {others:,} more {'class has' if others == 1 else 'classes have'} as few" if others else ""
         raise UsageError(
             f"{first}{more}: a class needs {LEAST} or more, better some dozens",
             "Add some, or leave it out: --exclude NAME",
@@ -248,14 +257,24 @@ def _check_readable(photos: Photos, listed: int) -> None:
     _check_counts(counts, photos.names, " that can be read")
 
 
-def _check_test(test: str, names: list[str], request: Request, to: ModelFolder) -> None:
-    """Raise UsageError if its folders are not of the classes."""
+def _check_test(test: str, folder: str, names: list[str], images: list[Labelled], request: Request) -> None:
+    """Raise UsageError if its folders are not of the classes. Says so if its photos are those that are learnt from."""
     from hiera_cli.checkpoints.labels import Label
-    from hiera_cli.commands.evaluate import class_folders
+    from hiera_cli.commands.evaluate import class_folders, without_empty
+    from hiera_cli.commands.tables import counted
     from hiera_cli.evaluation.truth import truths
 
     labels = [Label(index, None, name) for index, name in enumerate(names)]
-    truths(class_folders(test, request).names, labels).check(to.path)
+    others = class_folders(test, request, alternative="")
+    truths(without_empty(others, truths(others.names, labels)), labels).check(
+        "the model", f"The classes are {folder}'s folders."
+    )
+    learnt = {os.path.realpath(image.source.path) for image in images}
+    same = sum(os.path.realpath(image.source.path) in learnt for image in others.images())
+    if same:
+        messages.remark(
+            f"{counted(same, 'photo')} of {test} are learnt from as well: what the model says of such shows nothing"
+        )
 
 
 def _tested(facts: TeachFacts, name: str, test: str, request: Request, tell: Callable[[str], None]) -> int:
@@ -296,4 +315,5 @@ def _show(facts: TeachFacts, request: Request, test: dict[str, Any] | None = Non
     if request.output.format == "json":
         messages.write_json({**as_record(facts), "test": test})
     else:
-        messages.write("\n".join(tables.taught_lines(facts, terminal.columns(1))))
+        unicode = terminal.is_utf8(sys.stdout.encoding)
+        messages.write("\n".join(tables.taught_lines(facts, terminal.columns(1), unicode=unicode)))

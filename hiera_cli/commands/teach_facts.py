@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from hiera_cli.checkpoints.published import DEMO, REPOSITORIES
 from hiera_cli.result import Failure
 from hiera_cli.system.printable import printable
 from hiera_cli.system.utf8 import name_fields
-from hiera_cli.teaching.report import Taught
+from hiera_cli.teaching.report import Taught, Twins
 
 PUBLISHED_LICENCE = "cc-by-nc-4.0"
 
@@ -67,17 +66,9 @@ def as_record(facts: TeachFacts) -> dict[str, Any]:
         ],
         "mistrust": {
             "few_photos": [{"label": each.label, "photos": each.photos} for each in taught.few],
-            "in_two_classes": [
-                {
-                    "photos": [
-                        {**_path(each.path), "label": each.label},
-                        {**_path(each.other_path), "label": each.other_label},
-                    ],
-                    "same": each.same,
-                }
-                for each in taught.twins
-            ],
-            "copies": taught.copies,
+            "copies_of_one": [{"label": each.label, "photos": each.photos} for each in taught.repeated],
+            "in_two_classes": list(map(_twins, taught.twins)),
+            "copies": list(map(_twins, taught.copies)),
             "wrong_label": [
                 {
                     **_path(each.path),
@@ -93,6 +84,11 @@ def as_record(facts: TeachFacts) -> dict[str, Any]:
             for path, failure in facts.failed
         ],
     }
+
+
+def _twins(twins: Twins) -> dict[str, Any]:
+    photos = ((twins.path, twins.label), (twins.other_path, twins.other_label))
+    return {"photos": [{**_path(path), "label": label} for path, label in photos], "same": twins.same}
 
 
 def _rounded(number: float) -> float:
@@ -174,5 +170,4 @@ def _licence(base: str) -> tuple[list[str], str]:
 
 def _cell(text: str) -> str:
     """A class's name in a table of Markdown."""
-    quoted = json.dumps(printable(text), ensure_ascii=False)[1:-1]
-    return "".join(f"\\{each}" if each in "\\`*_{}[]<>()#+-.!|~&" else each for each in quoted)
+    return "".join(f"\\{each}" if each in "\\`*_{}[]<>()#+-.!|~&" else each for each in printable(text))

@@ -69,7 +69,7 @@ class Figures:
     images: those with an answer; the shares are of these. failed: the others. top1, top5: how many have a right label
     first, and among the first five. classes: by index, concepts last. cells: all answers, as counts by truth and
     answer. bins: of the scores. seconds: from when the model was there to the last image. timed: images in these.
-    complete: whether the run came to its end.
+    complete: whether the run came to its end. model_classes: that the model has, 0 if it was not loaded.
     """
 
     model: str
@@ -84,6 +84,7 @@ class Figures:
     seconds: float
     timed: int
     complete: bool = True
+    model_classes: int = 0
 
     @property
     def top1(self) -> float | None:
@@ -196,10 +197,12 @@ class Tally:
         self._cells: Counter[tuple[Truth, Answer]] = Counter()
         self._bins = [[0, 0.0, 0] for _ in range(BINS)]  # images, sum of scores, right
         self._started = self._latest = clock()
+        self._model_classes = 0
 
-    def start(self) -> None:
-        """The time counts from here: the model is there."""
+    def start(self, model_classes: int = 0) -> None:
+        """The time counts from here: the model is there. model_classes: that it has."""
         self._started = self._latest = self._clock()
+        self._model_classes = model_classes
 
     def add(self, record: Evaluated, place: int | None = None, *, before: bool = False) -> None:
         """Count one. place: in the order of all images. before: it was done in an earlier run, and takes no time."""
@@ -254,6 +257,7 @@ class Tally:
                 self._latest - self._started,
                 self._timed,
                 complete,
+                self._model_classes,
             )
 
 

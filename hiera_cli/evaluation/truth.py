@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hiera_cli import wordnet
@@ -28,17 +29,27 @@ class Truths:
     reasons: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
-    def check(self, model: str) -> None:
-        """Raise UsageError if there are unknown names, with what was probably meant. model: its name."""
+    def check(self, model: str, hint: str = "") -> None:
+        """Raise UsageError if there are unknown names, with what was probably meant.
+
+        model: its name. hint: what to do, where it is not to take another name or to leave such images out.
+        """
         if not self.unknown:
             return
         more = len(self.unknown) - len(self.reasons)
         count = f"{len(self.unknown):,} of {len(self.unknown) + len(self.known):,} names"
         raise UsageError(
             f"{count} {'is' if len(self.unknown) == 1 else 'are'} no class of {model}",
-            "\n".join([*self.reasons, *([f"and {more:,} more"] if more else [])]),
-            remedy="unknown classes",
+            "\n".join([*self.reasons, *([f"and {more:,} more"] if more else []), *([hint] if hint else [])]),
+            remedy="" if hint else "unknown classes",
+            model=shlex.quote(model),
         )
+
+    def restricted(self, names: Container[str]) -> Truths:
+        """With no other names known than these."""
+        known = {name: truth for name, truth in self.known.items() if name in names}
+        unknown = (*self.unknown, *(name for name in self.known if name not in names))
+        return Truths(known, unknown, self.reasons, self.remarks)
 
 
 def truths(names: Iterable[str], labels: Sequence[Label]) -> Truths:

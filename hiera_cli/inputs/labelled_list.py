@@ -35,23 +35,34 @@ class LabelledList:
         self._folder = folder
         self._text = _text(name)
         self._delimiter = _delimiter(self._text, self._name)
-        self.counts = Counter(label for _, label in self._rows())
+        self.counts: Counter[str] = Counter()
+        self.repeated = 0  # rows of paths that stand in a row before
+        labels: dict[int, str] = {}  # by the paths' hashes: there may be millions
+        for number, path, label in self._rows():
+            before = labels.setdefault(hash(path), label)
+            if before != label:
+                raise self._wrong(number, f"{path} is {label!r} here, and {before!r} in a line before")
+            self.counts[label] += 1
         self.names = list(self.counts)
+        self.repeated = self.counts.total() - len(labels)
 
     def images(self) -> Iterator[Labelled]:
         """In the order of the list; one that is named twice comes twice."""
-        for path, label in self._rows():
+        for _, path, label in self._rows():
             if is_url(path):
                 yield Labelled(Source(path, Kind.URL), label)
             else:
                 yield Labelled(Source(os.path.join(self._folder, path)), label)
 
-    def _rows(self) -> Iterator[tuple[str, str]]:
-        """(path, label)."""
+    def _rows(self) -> Iterator[tuple[int, str, str]]:
+        """(line, path, label)."""
         columns: tuple[int, int, int] | None = None
         for number, row in self._fields():
             if columns is None:
                 columns = _columns(row)
+                for name in PATHS | LABELS:
+                    if columns is not None and [field.strip().casefold() for field in row].count(name) > 1:
+                        raise self._wrong(number, f"two columns are called {name}")
                 if columns is not None:
                     continue
                 columns = (0, 1, 2)
@@ -64,7 +75,7 @@ class LabelledList:
             for what, value in (("label", label), ("path", path)):
                 if not value:
                     raise self._wrong(number, f"there is no {what}")
-            yield path, label
+            yield number, path, label
 
     def _fields(self) -> Iterator[tuple[int, list[str]]]:
         """The rows that are not empty, each with the number of its first line."""
@@ -81,6 +92,8 @@ class LabelledList:
                     yield number, row
                 number = reader.line_num + 1
         except csv.Error as error:
+            if "field larger" in str(error):
+                raise self._wrong(number, f"a field of more than {csv.field_size_limit():,} characters") from error
             raise self._wrong(number, f"a field's quotes are not as RFC 4180 has them ({error})") from error
 
     def _wrong(self, line: int, what: str, hint: str = "") -> UsageError:

@@ -44,7 +44,8 @@ class Photos:
         """Take one in."""
         assert isinstance(result, Seen)
         image = next(self._images)
-        assert image.source.path == result.path
+        while image.source.path is not result.path:  # a run that is stopped leaves some out
+            image = next(self._images)
         if result.error is not None:
             self.failed.append((result.path, result.error))
         elif result.features is not None:

@@ -35,7 +35,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Twins:
-    """Two photos of different classes that are one, or nearly.
+    """Two photos that are one, or nearly.
 
     same: whether they are the same but for rounding, of the photo or of its mirror image.
     """
@@ -62,8 +62,8 @@ class Taught:
     """What came of it.
 
     right: photos that cross-validation labels as they are. log_loss: its mean, in nats. searched: photos by which the
-    strength was chosen. copies: photos that are nearly another one of their class. confusions, doubtful: the most
-    first. few: classes of few photos.
+    strength was chosen. copies: photos that are another one of their class, or nearly. repeated: classes whose photos
+    all are one, or nearly. confusions, doubtful: the most first. few: classes of few photos.
     """
 
     photos: int
@@ -78,8 +78,9 @@ class Taught:
     confusions: tuple[Confusion, ...]
     few: tuple[ClassFacts, ...]
     twins: tuple[Twins, ...]
-    copies: int
+    copies: tuple[Twins, ...]
     doubtful: tuple[Doubtful, ...]
+    repeated: tuple[ClassFacts, ...]
 
     @property
     def accuracy(self) -> float:
@@ -106,7 +107,14 @@ def report(
     right = np.bincount(targets[found == targets], minlength=len(names)).tolist()
     counts = np.bincount(targets, minlength=len(names)).tolist()
     classes = tuple(map(ClassFacts, names, counts, right))
-    within = copies.places[targets[copies.places] == targets[copies.originals[copies.places]]]
+    twins = _twins(names, paths, targets, copies)
+    # Their copies are in several folds, as a class has to be learnt from to be known.
+    repeated = [
+        label
+        for label in range(len(names))
+        if (own_copies := copies.originals[targets == label]).min() == own_copies.max()
+    ]
+    apart = {names[label] for label in repeated}
     return Taught(
         photos=len(targets),
         failed=failed,
@@ -119,9 +127,10 @@ def report(
         log_loss=float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean()),
         confusions=_confusions(names, targets, found),
         few=tuple(each for each in classes if each.photos < FEW),
-        twins=_twins(names, paths, targets, copies),
-        copies=len(within),
+        twins=tuple(each for each in twins if each.label != each.other_label),
+        copies=tuple(each for each in twins if each.label == each.other_label and each.label not in apart),
         doubtful=_doubtful(names, paths, targets, fitted.probabilities),
+        repeated=tuple(classes[label] for label in repeated),
     )
 
 
@@ -134,7 +143,7 @@ def _confusions(names: tuple[str, ...], targets: NDArray[np.intp], found: NDArra
 
 
 def _twins(names: tuple[str, ...], paths: list[str], targets: NDArray[np.intp], copies: Copies) -> tuple[Twins, ...]:
-    """One pair for each photo that is a copy of one of another class, those that are the same first."""
+    """One pair for each photo that is a copy, those that are the same first."""
     found = [
         Twins(
             paths[copies.originals[place]],
@@ -144,7 +153,6 @@ def _twins(names: tuple[str, ...], paths: list[str], targets: NDArray[np.intp], 
             bool(copies.distances[place] <= SAME),
         )
         for place in copies.places.tolist()
-        if targets[place] != targets[copies.originals[place]]
     ]
     return tuple(sorted(found, key=lambda each: not each.same))
 
