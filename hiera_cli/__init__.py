@@ -19,6 +19,8 @@ __all__ = [
     "DecodeError",
     "DeviceError",
     "Embedded",
+    "Explained",
+    "Explanation",
     "Failure",
     "FetchError",
     "HieraError",
@@ -41,6 +43,8 @@ _WHERE = {  # but for the errors
     "Classified": "tasks.classify",
     "Classifier": "classifier",
     "Embedded": "tasks.embed",
+    "Explained": "tasks.explain",
+    "Explanation": "tasks.terms",
     "Failure": "result",
     "Prediction": "tasks.classify",
     "Result": "result",
@@ -70,6 +74,8 @@ if TYPE_CHECKING:
     from hiera_cli.result import Failure, Result
     from hiera_cli.tasks.classify import Classified, Prediction
     from hiera_cli.tasks.embed import Embedded
+    from hiera_cli.tasks.explain import Explained
+    from hiera_cli.tasks.terms import Explanation
 
 
 def __getattr__(name: str) -> object:

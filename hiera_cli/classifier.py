@@ -30,6 +30,7 @@ from hiera_cli.pipeline.stream import Stream
 from hiera_cli.result import Result
 from hiera_cli.tasks.classify import Classified, Classify
 from hiera_cli.tasks.embed import Embed, Embedded
+from hiera_cli.tasks.explain import Explain, Explained
 from hiera_cli.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Classifier:
         min_score: float = 0.0,
         rollup: float | None = None,
         among: str | Iterable[str] = (),
+        explain: bool = False,
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
         full_decode: bool = False,
@@ -80,13 +82,36 @@ class Classifier:
 
         top_k: None for 5, with rollup 1. rollup: the most specific labels, class or concept of WordNet's, that score at
         least this. among: words, phrases or WordNet ids: only classes under these concepts, scores made to sum to 1.
+        explain: each Result has `explanations` too, one for each label: what each of 7 × 7 places adds to its logit.
         max_pixels: larger images are refused. full_decode: large JPEGs are decoded in full, as the reference does.
         An input that can't be labelled yields a Result with an error; nothing is raised for it. Raises TypeError for
         what is none of these, UsageError for options that make no sense, CheckpointError for a backbone.
         """
         resolve.check_labels(self.checkpoint)
-        task = Classify(top_k, min_score, rollup, wordnet.concepts((among,) if isinstance(among, str) else among))
+        concepts = wordnet.concepts((among,) if isinstance(among, str) else among)
+        task = Classify(top_k, min_score, rollup, concepts, explain)
         task.check_classes(self.labels, self.name)
+        return self._run(inputs, task, workers, max_pixels, full_decode)
+
+    def explain(
+        self,
+        inputs: Input | Iterable[Input],
+        *,
+        top_k: int | None = None,
+        labels: str | Iterable[str] = (),
+        workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        full_decode: bool = False,
+    ) -> Iterator[Explained]:
+        """Show where labels come from: the inputs and their options are those of `classify`.
+
+        Yields one Result for each image, in order, with `explanations`: of the best top_k labels, then of those that
+        are named, classes or concepts. top_k: None for 1, or for 0 where some are named. Raises UsageError, and
+        CheckpointError for a backbone.
+        """
+        resolve.check_labels(self.checkpoint)
+        task = Explain(top_k, (labels,) if isinstance(labels, str) else tuple(labels), pictures=False)
+        task.check_labels(self.labels)
         return self._run(inputs, task, workers, max_pixels, full_decode)
 
     def embed(

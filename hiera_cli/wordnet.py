@@ -99,6 +99,18 @@ def above(wnid: str) -> set[str]:
     return found
 
 
+def by_size(wnids: Iterable[str]) -> list[str]:
+    """Ids of concepts, those that comprise the fewest classes first; of equals by id."""
+    return sorted(wnids, key=lambda wnid: (len(classes()[wnid]), wnid))
+
+
+def lineage(wnid: str) -> tuple[str, ...]:
+    """The ids of concepts above one, upwards: of the ways there are (a dog is a canine and a domestic animal) the one
+    with the most steps, and of equals the first.
+    """
+    return max(((parent, *lineage(parent)) for parent in synsets()[wnid].parents), key=len, default=())
+
+
 def indices(wnid: str, labels: Sequence[Label]) -> list[int]:
     """Which of a model's classes a concept comprises, in their order; none of classes that are not ImageNet's."""
     wanted = classes()[wnid]

@@ -105,7 +105,10 @@ def test_the_record_is_the_documented_one(call: Call) -> None:
         "predictions": [{"rank": 1, "index": 281, "wnid": "n02123045", "label": "tabby, tabby cat"}],
         "error": None,
         "remarks": [],
-        "settings": {"rollup": None, "among": [], "top_k": 1, "min_score": 0.0, "full_decode": False},
+        "settings": {
+            **{"rollup": None, "among": [], "top_k": 1, "min_score": 0.0},
+            **{"explain": False, "full_decode": False},
+        },
     }
 
 

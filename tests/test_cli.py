@@ -233,13 +233,15 @@ def test_every_record_is_of_the_schema_that_is_printed(call: Call, tmp_path: Pat
         *call("classify", *files, "-f", "jsonl").records(),
         *json.loads(call("classify", *files, "--json", "-k", "9999", "--full-decode").out),
         *json.loads(call("classify", CAT, "--json", "--min-score", "1").out),
+        *json.loads(call("classify", *files, "--json", "--explain").out),
     ]
     call("classify", *files, "-o", tmp_path / "out.jsonl")
     kept = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert (len(records), len(kept)) == (9, 4)
+    assert (len(records), len(kept)) == (13, 4)
     for record in [*records, *kept]:
         Draft202012Validator(schema).validate(record)
-        assert list(record) == [name for name in schema["properties"] if name != "resume" or record in kept]
+        without = ["resume"] * (record not in kept) + ["explanations"] * (not record["settings"]["explain"])
+        assert list(record) == [name for name in schema["properties"] if name not in without]
     for name in schema["required"]:
         assert not Draft202012Validator(schema).is_valid({**records[0], name: 7})
 
@@ -254,7 +256,7 @@ def test_version(call: Call) -> None:
 def test_every_command_explains_itself(call: Call) -> None:
     listed = re.findall(r"^  (\w+) ", call("--help").out.partition("Commands:")[2], re.MULTILINE)
     assert listed == [
-        *("classify", "embed", "find", "index", "evaluate", "teach", "reconstruct"),
+        *("classify", "embed", "find", "index", "evaluate", "teach", "explain", "reconstruct"),
         *("download", "models", "labels", "info", "bench"),
     ]
     for command in listed:

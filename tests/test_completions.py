@@ -16,9 +16,13 @@ from conftest import Bash, Call
 from hiera_cli.checkpoints.published import MODELS
 from hiera_cli.commands.options import DEVICES
 from hiera_cli.engines.placement import ENGINES, PRECISIONS
-from hiera_cli.outputs.names import FORMATS
+from hiera_cli.outputs.names import LABEL_FORMATS
 
 FOLDER = Path(__file__).parent.parent / "completions"
+COMMANDS = (
+    *("classify", "embed", "find", "index", "evaluate", "teach", "explain", "reconstruct"),
+    *("download", "models", "labels", "info", "bench"),
+)
 HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "httpx2", "rich"}
 FILES = {"bash": "hiera.bash", "zsh": "_hiera", "fish": "hiera.fish", "powershell": "hiera.ps1"}
 
@@ -45,17 +49,11 @@ def test_the_ready_scripts_are_those_that_the_app_makes(shell: str) -> None:
         ("classify --model ", MODELS),
         ("classify --device c", ("cpu", "cuda", "cuda:0")),
         ("classify --device ", DEVICES),
-        ("classify --format ", FORMATS),
+        ("classify --format ", LABEL_FORMATS),
         ("classify --precision ", PRECISIONS),
         ("classify --engine ", ENGINES),
         ("download b", ("base", "base-plus")),
-        (
-            "",
-            (
-                *("classify", "embed", "find", "index", "evaluate", "teach", "reconstruct"),
-                *("download", "models", "labels", "info", "bench"),
-            ),
-        ),
+        ("", COMMANDS),
         ("find goat", ("goat",)),
         ("classify --top", ("--top-k",)),
     ],

@@ -103,6 +103,7 @@ def test_the_readme_names_no_option_that_is_not_there(call: Call) -> None:
             ["index"],
             ["evaluate"],
             ["teach"],
+            ["explain"],
             ["reconstruct"],
             ["download"],
             ["labels"],

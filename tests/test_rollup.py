@@ -209,7 +209,7 @@ def test_every_format_has_concepts(call: Call) -> None:
     assert 0.9999 <= score <= 1
     assert record["predictions"] == [{"rank": 1, "index": None, "wnid": "n00021939", "label": "artifact"}]
     assert record["settings"] == {
-        **{"rollup": 0.9999, "among": [], "top_k": 1, "min_score": 0.0, "full_decode": False},
+        **{"rollup": 0.9999, "among": [], "top_k": 1, "min_score": 0.0, "explain": False, "full_decode": False},
     }
     assert json.loads(call(*SURE, "--json").out)[0]["predictions"][0]["label"] == "artifact"
     for name, delimiter in (("csv", ","), ("tsv", "\t")):
@@ -305,7 +305,7 @@ def test_a_model_with_classes_of_its_own_has_no_concepts_and_no_input_is_read(
     assert (done.status, done.out) == (2, "")
     assert done.err == (
         f"hiera: error: the classes of {own} are not ImageNet's: WordNet's tree has those alone\n"
-        "  Leave out what names concepts: --rollup, --among, --tree.\n"
+        "  Leave out what names concepts: --rollup, --among, --tree, --keywords concepts.\n"
     )
     classifier = load_classifier(own, device="cpu", engine="torch", precision="fp32")
     with pytest.raises(UsageError, match="are not ImageNet's"):

@@ -178,5 +178,5 @@ def test_a_model_with_classes_of_its_own_has_labels_and_no_tree(call: Call, tmp_
     assert (done.status, done.out) == (2, "")
     assert done.err == (
         f"hiera: error: the classes of {tmp_path} are not ImageNet's: WordNet's tree has those alone\n"
-        "  Leave out what names concepts: --rollup, --among, --tree.\n"
+        "  Leave out what names concepts: --rollup, --among, --tree, --keywords concepts.\n"
     )

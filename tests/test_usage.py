@@ -32,8 +32,8 @@ CAT = SAMPLES / "cat.jpg"
         (["clasify", "x.jpg"], "there is no command 'clasify'\n  Did you mean `hiera classify x.jpg`?"),
         (
             ["frobnicate"],
-            "there is no command 'frobnicate'\n  Commands: classify, embed, find, index, evaluate, teach, reconstruct, "
-            "download, models, labels, info, bench.",
+            "there is no command 'frobnicate'\n  Commands: classify, embed, find, index, evaluate, teach, "
+            "explain, reconstruct, download, models, labels, info, bench.",
         ),
         (["--frob"], "there is no option --frob\n  hiera --help explains the options."),
         (["classify", "x", "--force"], "there is no option --force\n  Did you mean --overwrite?"),
@@ -63,8 +63,8 @@ CAT = SAMPLES / "cat.jpg"
         (["models", "all"], "hiera models takes no 'all'\n  hiera models --help explains the options."),
         (
             ["help", "frob"],
-            "there is no command 'frob'\n  Commands: classify, embed, find, index, evaluate, teach, reconstruct, "
-            "download, models, labels, info, bench.",
+            "there is no command 'frob'\n  Commands: classify, embed, find, index, evaluate, teach, "
+            "explain, reconstruct, download, models, labels, info, bench.",
         ),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_usage_error_is_a_sentence_and_what_was_probably_meant(call: Call, arg
         (["info", "--engine", "PyTorch"], "--engine: 'PyTorch' is not one of auto, torch, openvino", "torch"),
         (
             ["classify", "x", "-f", "jsnl"],
-            "--format: 'jsnl' is not one of table, plain, json, jsonl, csv, tsv",
+            "--format: 'jsnl' is not one of table, plain, json, jsonl, csv, tsv, exiftool",
             "jsonl",
         ),
         (["download", "--overwrite"], "there is no option --overwrite", "--force"),

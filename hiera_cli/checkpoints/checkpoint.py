@@ -91,9 +91,14 @@ class Checkpoint:
 
         Without torch where the file's format allows. Raises CheckpointError.
         """
-        if not self.architecture.num_classes:
-            return None
-        names = [self._names()[f"head.fc.{each}"] for each in ("weight", "bias")]
+        return self._layer("head.fc") if self.architecture.num_classes else None
+
+    def last_norm(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The weight and bias of the LayerNorm before the classifier, (C,), in fp32. Raises CheckpointError."""
+        return self._layer("head.norm")
+
+    def _layer(self, ours: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        names = [self._names()[f"{ours}.{each}"] for each in ("weight", "bias")]
         with reading(self.weights):
             if not is_safetensors(self.weights) or has_bf16(self.weights):
                 tensors = read_tensors(self.weights)

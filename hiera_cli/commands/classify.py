@@ -47,10 +47,12 @@ from hiera_cli.commands.options import (
 )
 from hiera_cli.errors import CheckpointError, UsageError
 from hiera_cli.limits import MAX_PIXELS, Limits
-from hiera_cli.outputs.names import FORMATS, SUFFIXES
+from hiera_cli.outputs.names import FORMATS, KEYWORDS, LABEL_FORMATS, SUFFIXES
 
 if TYPE_CHECKING:
+    from hiera_cli.checkpoints.checkpoint import Checkpoint
     from hiera_cli.classifier import Classifier
+    from hiera_cli.commands.tagging import Tagging
     from hiera_cli.outputs.formats import Writer
     from hiera_cli.tasks.classify import Classify
 
@@ -63,10 +65,14 @@ def _print_schema(value: bool) -> None:
         raise typer.Exit
 
 
+def _finite(value: float | None) -> float | None:
+    return None if value is None else finite(value)
+
+
 def _least_score(value: float | None) -> float | None:
     if value == 0:
         raise typer.BadParameter("every label scores at least 0: name more, such as 0.8")
-    return value if value is None else finite(value)
+    return _finite(value)
 
 
 def classify(
@@ -83,10 +89,10 @@ def classify(
             "-f",
             "--format",
             metavar="FORMAT",
-            help="table, plain, json, jsonl, csv or tsv. By default: from the suffix of --output, "
-            "else table on a terminal and plain elsewhere.",
-            autocompletion=completes(FORMATS),
-            callback=one_of(FORMATS),
+            help="table, plain, json, jsonl, csv, tsv, or exiftool, which takes it to write labels into photos. "
+            "By default: from the suffix of --output, else table on a terminal and plain elsewhere.",
+            autocompletion=completes(LABEL_FORMATS),
+            callback=one_of(LABEL_FORMATS),
         ),
     ] = None,
     as_json: FormatJson = False,
@@ -101,8 +107,16 @@ def classify(
     overwrite: Overwrite = False,
     resume: Resume = False,
     min_score: Annotated[
-        float, typer.Option(metavar="P", min=0, max=1, help="Leave out labels that score under P.", callback=finite)
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            metavar="P",
+            min=0,
+            max=1,
+            help="Leave out labels that score under P.",
+            callback=_finite,
+            show_default="0; 0.5 with -f exiftool",
+        ),
+    ] = None,
     rollup: Annotated[
         float | None,
         typer.Option(
@@ -119,6 +133,22 @@ def classify(
             metavar="CONCEPT",
             help="Only classes under this concept (bird), scores made to sum to 1; may be repeated.",
             autocompletion=completed_concepts,
+        ),
+    ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="In JSON: where in the image each label comes from (7 × 7), as hiera explain shows."
+        ),
+    ] = False,
+    keywords: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="With -f exiftool: labels, or concepts for those above them (dog, animal) too.",
+            autocompletion=completes(KEYWORDS),
+            callback=one_of(KEYWORDS),
+            show_default="labels",
         ),
     ] = None,
     model: Model = "tiny",
@@ -151,6 +181,13 @@ def classify(
             f"--null ends the lines of plain output, and this run writes {name}",
             "Leave it out, or use --format plain.",
         )
+    if explain and name not in ("json", "jsonl"):
+        raise UsageError(
+            f"--explain is for JSON records, and this run writes {name}",
+            "Use -f json or jsonl. Pictures of it: hiera explain INPUT -o FILE.png",
+        )
+    if keywords and name != "exiftool":
+        raise UsageError(f"--keywords is for exiftool, and this run writes {name}", "Use -f exiftool.")
     request = request_of(options, name, path)
     request.inputs.check("classify")
     request.output.check()
@@ -165,14 +202,22 @@ def classify(
     from hiera_cli.commands import run
     from hiera_cli.tasks.classify import Classify
 
-    task = Classify(top_k, min_score, rollup, allowed)
-    if task.needs_concepts and model not in MODELS:  # all of those have ImageNet's classes
+    tagging = None
+    if name == "exiftool":
+        from hiera_cli.commands.tagging import Tagging
+        from hiera_cli.outputs.exiftool import MIN_SCORE
+
+        tagging = Tagging(concepts=keywords == "concepts", quiet=quiet)
+        min_score = MIN_SCORE if min_score is None and rollup is None else min_score
+    task = Classify(top_k, min_score or 0.0, rollup, allowed, explain)
+    if (task.needs_concepts or keywords) and model not in MODELS:  # all of those have ImageNet's classes
         with suppress(CheckpointError):  # what is not on this machine is checked when it is
-            found = resolve.resolve(model, labels=True, offline=True)
-            task.check_classes(found.labels, found.name)
+            _check(resolve.resolve(model, labels=True, offline=True), task, tagging)
     read = run.reading(request, resolve.record_name(model))
-    opened = outputs.opened(request.output, _writer(name, path, null=null), read.records(task))
-    raise typer.Exit(run.Run(request, opened, task, read, partial(_loaded, load_classifier, task)).run())
+    writer = tagging.write if tagging else _writer(name, path, null=null)
+    opened = outputs.opened(request.output, writer, read.records(task))
+    status = run.Run(request, opened, task, read, partial(_loaded, load_classifier, task, tagging)).run()
+    raise typer.Exit(tagging.concluded(status) if tagging else status)
 
 
 def _concepts(words: list[str], model: str, quiet: int) -> tuple[str, ...]:
@@ -197,10 +242,20 @@ def _concepts(words: list[str], model: str, quiet: int) -> tuple[str, ...]:
     return ids
 
 
-def _loaded(load: Callable[..., Classifier], task: Classify, model: str, **options: Any) -> Classifier:
+def _loaded(
+    load: Callable[..., Classifier], task: Classify, tagging: Tagging | None, model: str, **options: Any
+) -> Classifier:
     classifier = load(model, labels=True, **options)
-    task.check_classes(classifier.labels, classifier.name)
+    _check(classifier, task, tagging)
+    if tagging:
+        tagging.tell_of_iptc(classifier.labels)
     return classifier
+
+
+def _check(model: Classifier | Checkpoint, task: Classify, tagging: Tagging | None) -> None:
+    task.check_classes(model.labels, model.name)
+    if tagging:
+        tagging.check(model.labels, model.name)
 
 
 def _default_format(path: str | None, *, null: bool) -> str:

@@ -37,6 +37,9 @@ GROUPS = {
         "--min-score",
         "--rollup",
         "--among",
+        "--explain",
+        "--keywords",
+        "--label",
         "--limit",
         "--tokens",
         "--normalize",
@@ -76,6 +79,11 @@ EXAMPLES = {
         "hiera embed photos -o features.npz",
         "hiera embed photos -o features.jsonl --resume",
         "hiera embed cat.jpg -f jsonl | jq '.features | length'",
+    ),
+    "explain": (
+        "hiera explain cat.jpg -o map.png",
+        "hiera explain cat.jpg --label dog --label cat",
+        "hiera explain photos -k 3 -o maps",
     ),
     "reconstruct": (
         "hiera reconstruct cat.jpg -o painted.png",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,10 +38,8 @@ from hiera_cli.limits import MAX_PIXELS, Limits
 
 if TYPE_CHECKING:
     from hiera_cli.autoencoder import Autoencoder
-    from hiera_cli.commands.request import Request
 
 FORMATS = ("plain", "json", "jsonl")
-OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
 
 def reconstruct(
@@ -105,18 +102,15 @@ def reconstruct(
     verbose: Verbose = False,
 ) -> None:
     """Show what the pretraining model paints in the parts of an image that are hidden from it."""
+    from hiera_cli.commands import picture_files
     from hiera_cli.commands.request import asked_format, request_of
 
     options = locals()
-    if output == "":
-        raise UsageError("--output needs a name: it is empty", "Is a variable of the script not set?")
     if engine == "openvino":
         raise UsageError("masked autoencoders run in PyTorch, not with the openvino engine", "Leave out --engine.")
     request = request_of(options, asked_format(format, as_json, None) or "plain", None, overwrite=False)
     request.inputs.check("reconstruct")
-    if overwrite and output is None:
-        raise UsageError("--overwrite is about an --output, and there is none", "Name one: -o FILE.png, or -o DIR")
-    _check_output(output, request)
+    picture_files.check(output, request.inputs, overwrite=overwrite)
     from hiera_cli.model.architecture import MASK_UNITS, visible_units
 
     if not 0 < visible_units(mask_ratio) < MASK_UNITS:
@@ -133,7 +127,7 @@ def reconstruct(
     from hiera_cli.commands import output as outputs
     from hiera_cli.commands import run
     from hiera_cli.outputs.formats import json_array, jsonl
-    from hiera_cli.outputs.pictures import Pictures, losses
+    from hiera_cli.outputs.pictures import losses
     from hiera_cli.tasks.reconstruct import Reconstruct
 
     task = Reconstruct(mask_ratio, seed, pictures=output is not None)
@@ -141,35 +135,9 @@ def reconstruct(
     read = run.reading(request, repository)
     writer: Any = {"plain": losses, "json": json_array, "jsonl": jsonl}[request.output.format]
     if output is not None:
-        pictures = Pictures(output, folder=not _is_one_picture(output), overwrite=overwrite)
-        writer = partial(_with_pictures, pictures, writer)
+        writer = partial(_with_pictures, picture_files.opened(output, overwrite=overwrite), writer)
     opened = outputs.opened(request.output, writer, read.records(task))
     raise typer.Exit(run.Run(request, opened, task, read, _load).run())
-
-
-def _is_one_picture(output: str) -> bool:
-    return os.path.splitext(output)[1].lower() == ".png"
-
-
-def _check_output(output: str | None, request: Request) -> None:
-    """Raise UsageError for what pictures can't be written to, such as one file where there are several inputs."""
-    if output is None:
-        return
-    from hiera_cli.commands.request import STDOUT
-    from hiera_cli.inputs.source import STDIN
-
-    if output in STDOUT:
-        raise UsageError("pictures are not written to standard output", "Name a file: -o FILE.png")
-    suffix = os.path.splitext(output)[1].lower()
-    if suffix in OTHER_PICTURES and not os.path.isdir(output):
-        raise UsageError(f"pictures are written as PNG, not as {suffix}", "Name a file: -o FILE.png, or a folder.")
-    inputs = request.inputs
-    one = len(inputs.inputs) == 1 and not inputs.lists
-    several = not one or (inputs.inputs[0] != STDIN and os.path.isdir(inputs.inputs[0]))
-    if _is_one_picture(output) and several:
-        raise UsageError(
-            f"{output} is one picture, and there may be several inputs", "Name a folder for them: -o pictures"
-        )
 
 
 def _with_pictures(pictures: Any, writer: Any, results: Any) -> Any:

@@ -54,7 +54,7 @@ REMEDIES: dict[str, str] = {
     "linked weights": "If that is meant, name the weights file itself: -m PATH/{weights}",
     "unknown classes": "--allow-unknown leaves their images out; `hiera labels -m {model}` lists the classes.",
     "truth file": "Of photos that are not in such folders: --truth FILE, a csv of their paths and labels.",
-    "classes of its own": "Leave out what names concepts: --rollup, --among, --tree.",
+    "classes of its own": "Leave out what names concepts: --rollup, --among, --tree, --keywords concepts.",
     "features": "For its features: hiera embed -m {model} INPUT... -o FILE",
     "reconstruct": "`hiera reconstruct` shows what it paints in the places that are hidden from it.",
 }

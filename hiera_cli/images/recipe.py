@@ -89,6 +89,14 @@ def normalised(pixels: NDArray[np.uint8]) -> Pixels:
     return normalised
 
 
+def seen(pixels: Pixels | Crop) -> Crop:
+    """Normalised pixels back as an image, (224, 224, 3). What is still a crop stays one."""
+    if pixels.dtype == np.uint8:
+        return pixels  # type: ignore[return-value]
+    rgb: NDArray[np.float64] = (pixels.transpose(1, 2, 0) * STD + MEAN) * 255
+    return np.rint(rgb).clip(0, 255).astype(np.uint8)
+
+
 def orientation(image: Image.Image) -> Image.Transpose | None:
     """What turns the image upright. To be asked once it is loaded: TIFF applies its orientation then, and forgets it.
 

@@ -13,6 +13,10 @@ SUFFIXES = {
 
 FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
 
+LABEL_FORMATS = (*FORMATS, "exiftool")  # of `hiera classify`
+
+KEYWORDS = ("labels", "concepts")  # what becomes a keyword
+
 FEATURE_SUFFIXES = {
     ".npz": "npz",
     ".safetensors": "safetensors",

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiera_cli import wordnet
+from hiera_cli.checkpoints.checkpoint import Checkpoint
 from hiera_cli.checkpoints.labels import Label
 from hiera_cli.engines.engine import Engine
 from hiera_cli.errors import InferenceError, UsageError
 from hiera_cli.result import Result
 from hiera_cli.tasks.rollup import Rollup
+from hiera_cli.tasks.terms import Decomposition, Explanation, Head, is_explanation
 
 SCORE_DIGITS = 6  # in records
 TOP_K, TOP_K_OF_ROLLUP = 5, 1  # unless it is said
@@ -59,6 +61,27 @@ class Classified(Result):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ExplainedLabels(Classified):
+    """A Classified with where each prediction comes from, in their order."""
+
+    explanations: tuple[Explanation, ...] = ()
+
+    def answer(self) -> dict[str, Any]:
+        """The predictions, and the explanations behind them."""
+        return {**Classified.answer(self), "explanations": [each.to_dict() for each in self.explanations]}
+
+    @classmethod
+    def is_answer(cls, record: Mapping[str, Any]) -> bool:
+        """Whether the record has both; none of the latter if its settings say so, which are held against the run's."""
+        settings = record.get("settings")
+        explanations = record.get("explanations")
+        if not (isinstance(settings, Mapping) and settings.get("explain")):
+            return explanations is None and Classified.is_answer(record)
+        is_whole = isinstance(explanations, list) and all(map(is_explanation, explanations))
+        return is_whole and Classified.is_answer(record)
+
+
 def _is_prediction(value: Any, rank: int) -> bool:
     return (
         isinstance(value, dict)
@@ -82,6 +105,9 @@ class Classifier(Protocol):
     @property
     def labels(self) -> Sequence[Label]: ...
 
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+
 
 @dataclass(frozen=True)
 class Classify:
@@ -89,17 +115,21 @@ class Classify:
 
     rollup: instead of the best classes the most specific labels, class or concept, that score at least this. among: the
     WordNet ids of the concepts whose classes alone may be labels; their scores sum to 1. top_k: None for 5, with rollup
-    for 1.
+    for 1. explain: whether each label comes with its explanation; the scores are those of the explained logits then.
     """
 
     top_k: int | None = None
     min_score: float = 0.0
     rollup: float | None = None
     among: tuple[str, ...] = ()
+    explain: bool = False
 
     _ready: list[_Ready] = field(default_factory=list, init=False, repr=False, compare=False)  # for one model
 
-    kind: ClassVar[type[Classified]] = Classified
+    @property
+    def kind(self) -> type[Classified]:
+        """Of the Results."""
+        return ExplainedLabels if self.explain else Classified
 
     def __post_init__(self) -> None:
         """Raise UsageError for what makes no sense."""
@@ -122,7 +152,13 @@ class Classify:
     def settings(self) -> dict[str, Any]:
         """As they stand in each record."""
         # Those first on which the default of top_k depends: resuming tells of the first that differs.
-        return {"rollup": self.rollup, "among": [*self.among], "top_k": self.most, "min_score": self.min_score}
+        return {
+            "rollup": self.rollup,
+            "among": [*self.among],
+            "top_k": self.most,
+            "min_score": self.min_score,
+            "explain": self.explain,
+        }
 
     @property
     def needs_concepts(self) -> bool:
@@ -141,38 +177,49 @@ class Classify:
     @property
     def result_bytes(self) -> int:
         """Of a Result that waits."""
-        return 200 * self.most
+        return (1_000 if self.explain else 200) * self.most
 
     def submit(
         self, model: Classifier, pixels: Sequence[NDArray[Any]], places: Sequence[int]
     ) -> Callable[[], NDArray[np.float32]]:
-        """Start on the logits of a batch."""
-        return model.engine.submit(pixels)
+        """Start on the logits of a batch, or with explanations on the tokens that they come from."""
+        return model.engine.submit(pixels, "tokens") if self.explain else model.engine.submit(pixels)
 
     def answer(self, row: NDArray[np.float32], model: Classifier) -> dict[str, Any]:
-        """row: the logits, (classes,). Raises InferenceError if they are not numbers."""
+        """row: the logits, (classes,), or the tokens, (7, 7, C). Raises InferenceError if they are not numbers."""
         if not np.isfinite(row).all():
             raise InferenceError("the model gave values that are not numbers", remedy="wider_range")
-        ready = self._made_ready(model.labels)
+        ready = self._made_ready(model)
+        if ready.head is None:
+            return {"predictions": self._predictions(row, ready)}
+        decomposition = Decomposition(row, ready.head)
+        predictions = self._predictions(decomposition.logits.astype(np.float32), ready)
+        return {
+            "predictions": predictions,
+            "explanations": tuple(_explanation(each, decomposition, ready.labels) for each in predictions),
+        }
+
+    def _predictions(self, row: NDArray[np.float32], ready: _Ready) -> tuple[Prediction, ...]:
         logits = row if ready.places is None else row[ready.places]
         if ready.rollup is None:
-            return {"predictions": predict(logits, ready.labels, self.most, self.min_score)}
+            return predict(logits, ready.labels, self.most, self.min_score)
         assert self.rollup is not None
         found = ready.rollup.best(softmax(logits), self.rollup, self.most)
         sure = [(answer, score) for answer, score in found if score >= self.min_score]
-        predictions = tuple(
+        return tuple(
             Prediction(rank, answer.index, answer.wnid, answer.label, score)
             for rank, (answer, score) in enumerate(sure, 1)
         )
-        return {"predictions": predictions}
 
-    def _made_ready(self, labels: Sequence[Label]) -> _Ready:
-        """What depends on the model's classes alone: made for the first image."""
+    def _made_ready(self, model: Classifier) -> _Ready:
+        """What depends on the model alone: made for the first image."""
+        labels = model.labels
         if not self._ready or self._ready[0].of is not labels:
             allowed = self._allowed(labels)
             places = np.array([place for place, _ in allowed]) if self.among else None
             kept = [label for _, label in allowed]
-            self._ready[:] = [_Ready(labels, places, kept, None if self.rollup is None else Rollup(kept))]
+            head = Head(model.checkpoint) if self.explain else None
+            self._ready[:] = [_Ready(labels, places, kept, None if self.rollup is None else Rollup(kept), head)]
         return self._ready[0]
 
     def _allowed(self, labels: Sequence[Label]) -> list[tuple[int, Label]]:
@@ -183,12 +230,23 @@ class Classify:
 
 @dataclass(frozen=True)
 class _Ready:
-    """of: the model's labels. places: in its rows, of the classes that may be labels; None for all. labels: theirs."""
+    """of: the model's labels. places: in its rows, of the classes that may be labels; None for all. labels: theirs.
+
+    head: of the model, where its labels are to be explained.
+    """
 
     of: Sequence[Label]
     places: NDArray[np.intp] | None
     labels: Sequence[Label]
     rollup: Rollup | None
+    head: Head | None
+
+
+def _explanation(prediction: Prediction, decomposition: Decomposition, labels: Sequence[Label]) -> Explanation:
+    """labels: of the classes that may be labels: a concept comprises no other."""
+    classes = wordnet.indices(prediction.wnid or "", labels) if prediction.index is None else [prediction.index]
+    logit, terms, constant = decomposition.of(classes)
+    return Explanation(prediction.index, prediction.wnid, prediction.label, prediction.score, logit, terms, constant)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

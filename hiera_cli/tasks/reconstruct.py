@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hiera_cli.errors import InferenceError
-from hiera_cli.images.recipe import MEAN, STD, Pixels
+from hiera_cli.images.recipe import Pixels, seen
 from hiera_cli.model.architecture import GRID, IMAGE_SIZE, MASK_UNIT, MASK_UNITS, PAINTED_GRID, PAINTED_PATCH
 from hiera_cli.result import Result
 from hiera_cli.tasks.task import Batches
@@ -93,9 +93,6 @@ class Reconstruct:
         return {"loss": float(loss), "picture": shown}
 
 
-Picture = NDArray[np.uint8]  # (224, 224, 3)
-
-
 def noise_for(seed: int, place: int) -> NDArray[np.float32]:
     """What decides which mask units of an image are hidden: (MASK_UNITS,), from 0 to 1.
 
@@ -103,12 +100,6 @@ def noise_for(seed: int, place: int) -> NDArray[np.float32]:
     device, in any batch, and whether or not the other inputs can be read.
     """
     return np.random.Generator(np.random.PCG64([seed, place])).random(MASK_UNITS, dtype=np.float32)
-
-
-def seen(pixels: Pixels) -> Picture:
-    """Normalised pixels (3, 224, 224) as an image, (224, 224, 3)."""
-    rgb: NDArray[np.float64] = (pixels.transpose(1, 2, 0) * STD + MEAN) * 255
-    return np.rint(rgb).clip(0, 255).astype(np.uint8)
 
 
 def painted(pixels: Pixels, prediction: NDArray[np.float32], visible: NDArray[np.bool_]) -> Pixels:
