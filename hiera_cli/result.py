@@ -48,7 +48,8 @@ class Result:
 
     path: as the user gave it; of an image in memory the file that Pillow opened, or "". model: of the run. precision:
     in which the model computed, "" for an error. stamp: of a file, before it was read. remarks: what its decoder said
-    of it, beside the error if there is one. settings: the options that the record depends on.
+    of it, beside the error if there is one. settings: the options that the record depends on. thumbnail: a small JPEG
+    of the image, where one was asked for; it is no part of the record.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Result:
     stamp: Stamp | None = None
     remarks: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    thumbnail: bytes | None = None
 
     done: ClassVar[str] = "done"  # what is said of an input that has its answer
 

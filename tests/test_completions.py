@@ -20,7 +20,7 @@ from hiera_cli.outputs.names import LABEL_FORMATS
 
 FOLDER = Path(__file__).parent.parent / "completions"
 COMMANDS = (
-    *("classify", "embed", "find", "index", "evaluate", "teach", "explain", "reconstruct"),
+    *("classify", "embed", "find", "index", "evaluate", "teach", "explain", "report", "reconstruct"),
     *("download", "models", "labels", "info", "bench"),
 )
 HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "httpx2", "rich"}

@@ -104,6 +104,7 @@ def test_the_readme_names_no_option_that_is_not_there(call: Call) -> None:
             ["evaluate"],
             ["teach"],
             ["explain"],
+            ["report"],
             ["reconstruct"],
             ["download"],
             ["labels"],

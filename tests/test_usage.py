@@ -33,7 +33,7 @@ CAT = SAMPLES / "cat.jpg"
         (
             ["frobnicate"],
             "there is no command 'frobnicate'\n  Commands: classify, embed, find, index, evaluate, teach, "
-            "explain, reconstruct, download, models, labels, info, bench.",
+            "explain, report, reconstruct, download, models, labels, info, bench.",
         ),
         (["--frob"], "there is no option --frob\n  hiera --help explains the options."),
         (["classify", "x", "--force"], "there is no option --force\n  Did you mean --overwrite?"),
@@ -64,7 +64,7 @@ CAT = SAMPLES / "cat.jpg"
         (
             ["help", "frob"],
             "there is no command 'frob'\n  Commands: classify, embed, find, index, evaluate, teach, "
-            "explain, reconstruct, download, models, labels, info, bench.",
+            "explain, report, reconstruct, download, models, labels, info, bench.",
         ),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_usage_error_is_a_sentence_and_what_was_probably_meant(call: Call, arg
         (["info", "--engine", "PyTorch"], "--engine: 'PyTorch' is not one of auto, torch, openvino", "torch"),
         (
             ["classify", "x", "-f", "jsnl"],
-            "--format: 'jsnl' is not one of table, plain, json, jsonl, csv, tsv, exiftool",
+            "--format: 'jsnl' is not one of table, plain, json, jsonl, csv, tsv, html, exiftool",
             "jsonl",
         ),
         (["download", "--overwrite"], "there is no option --overwrite", "--force"),

@@ -29,6 +29,7 @@ from hiera_cli.commands import (
     models,
     reconstruct,
     teach,
+    report_command,
 )
 from hiera_cli.commands.help import HelpCommand, HelpGroup
 from hiera_cli.errors import CheckpointError, DeviceError, UsageError
@@ -106,6 +107,7 @@ for function in (
     evaluate.evaluate,
     teach.teach,
     explain.explain,
+    report_command.report,
     reconstruct.reconstruct,
     download.download,
     models.models,

@@ -89,8 +89,8 @@ def classify(
             "-f",
             "--format",
             metavar="FORMAT",
-            help="table, plain, json, jsonl, csv, tsv, or exiftool, which takes it to write labels into photos. "
-            "By default: from the suffix of --output, else table on a terminal and plain elsewhere.",
+            help="table, plain, json, jsonl, csv, tsv, html (a page to look at) or exiftool (which takes it to write "
+            "labels into photos). By default: from the suffix of --output, else table on a terminal, plain elsewhere.",
             autocompletion=completes(LABEL_FORMATS),
             callback=one_of(LABEL_FORMATS),
         ),
@@ -214,8 +214,11 @@ def classify(
         with suppress(CheckpointError):  # what is not on this machine is checked when it is
             _check(resolve.resolve(model, labels=True, offline=True), task, tagging)
     read = run.reading(request, resolve.record_name(model))
-    writer = tagging.write if tagging else _writer(name, path, null=null)
-    opened = outputs.opened(request.output, writer, read.records(task))
+    if name == "html":
+        opened = outputs.opened_page(request.output)
+    else:
+        writer = tagging.write if tagging else _writer(name, path, null=null)
+        opened = outputs.opened(request.output, writer, read.records(task))
     status = run.Run(request, opened, task, read, partial(_loaded, load_classifier, task, tagging)).run()
     raise typer.Exit(tagging.concluded(status) if tagging else status)
 

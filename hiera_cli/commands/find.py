@@ -28,6 +28,8 @@ from hiera_cli.commands.options import (
     NoBanner,
     Null,
     Offline,
+    Output,
+    Overwrite,
     Precision,
     Progress,
     Quiet,
@@ -40,7 +42,7 @@ from hiera_cli.commands.options import (
 )
 from hiera_cli.errors import UsageError
 from hiera_cli.limits import MAX_PIXELS
-from hiera_cli.outputs.names import FORMATS
+from hiera_cli.outputs.names import FORMATS, SUFFIXES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,12 +118,15 @@ def find(
             "-f",
             "--format",
             metavar="FORMAT",
-            help="table, plain, json, jsonl, csv or tsv. By default table on a terminal and plain elsewhere.",
+            help="table, plain, json, jsonl, csv, tsv or html, a page to look at. By default: from the suffix of "
+            "--output, else table on a terminal and plain elsewhere.",
             autocompletion=completes(FORMATS),
             callback=one_of(FORMATS),
         ),
     ] = None,
     as_json: FormatJson = False,
+    output: Output = None,
+    overwrite: Overwrite = False,
     null: Null = False,
     no_update: Annotated[
         bool, typer.Option("--no-update", help="Take the index as it is: no walk over the folders.")
@@ -145,12 +150,14 @@ def find(
     verbose: Verbose = False,
 ) -> None:
     """Find photos by what they show, or by a photo that they are like: their paths, best first."""
-    from hiera_cli.commands.request import asked_format, check_current_folder, index_path, request_of
+    from hiera_cli.commands.request import asked_format, check_current_folder, index_path, output_path, request_of
 
     check_current_folder()
     lists = {"inputs": None, "files_from": None, "files0_from": None}
-    request = request_of({**locals(), **lists}, "", None)
-    name = asked_format(format, as_json, None) or ("table" if sys.stdout.isatty() and not null else "plain")
+    file = output_path(output)
+    name = asked_format(format, as_json, file) or _default_format(file, null=null)
+    request = request_of({**locals(), **lists}, name, file)
+    request.output.check()
     if null and name != "plain":
         raise UsageError(
             f"--null ends the lines of plain output, and this run writes {name}",
@@ -166,7 +173,8 @@ def find(
     from hiera_cli.checkpoints import hub, resolve
     from hiera_cli.checkpoints.labels import imagenet_labels
     from hiera_cli.commands import indexing
-    from hiera_cli.commands.output import Stdout
+    from hiera_cli.commands import output as outputs
+    from hiera_cli.commands.report import ExitStatus
     from hiera_cli.index.changes import Root, Seen
     from hiera_cli.index.search import SHOWN, Query, Search, labelled
     from hiera_cli.index.store import Index
@@ -188,7 +196,9 @@ def find(
         raise UsageError("nothing is left to find: --not takes all of it away")
 
     path = index_path(index)
-    with Index(path, create=not no_update) as opened:
+    shown = ExitStatus.OK
+    sink = outputs.opened_sink(request.output, _title(asked, like))
+    with outputs.unfinished_on_error(sink), Index(path, create=not no_update) as opened:
         place = indexing.Place(opened, checkpoint, roots if paths else (Root.of(""),), indexing.walk_of(request.inputs))
         walked = None if no_update else indexing.beside(partial(indexing.walked, place))
         layer = checkpoint.classifier()
@@ -218,14 +228,40 @@ def find(
             count = search.count(names)
             tell(f"nothing found among {count:,} photo{'s' * (count != 1)}" + f" (--min-score {least:g})" * bool(count))
         most = MOST_SIMILAR if limit is None and not asked else limit
-        columns = terminal.columns(sys.stdout.fileno()) if name == "table" else None
-        write = found.writer(name, labels, null=null, columns=columns, percent=like is None)
         answers = labelled(opened, rows[:most], best=name != "plain")
-        sink = Stdout(shows_control=name == "table")
-        text = write(answers)
-        while chunk := "".join(islice(text, CHUNK)):
-            sink.write(chunk)
+        if name == "html":
+            from hiera_cli.commands import pages
+            from hiera_cli.outputs.page.file import PageFile
+
+            assert isinstance(sink, PageFile)
+            shown = pages.write(sink, [found.record(each, labels) for each in answers], request)
+        else:
+            columns = terminal.columns(sys.stdout.fileno()) if name == "table" and file is None else None
+            write = found.writer(name, labels, null=null, columns=columns, percent=like is None)
+            text = write(answers)
+            while chunk := "".join(islice(text, CHUNK)):
+                if rows or file is None:  # a search that finds nothing leaves no empty document
+                    sink.write(chunk)
+            sink.close(complete=bool(rows))
+            if rows and file is not None:
+                tell(f"{len(rows[:most]):,} found, in {file}")
+    if rows and shown > TROUBLE:  # it was interrupted
+        raise typer.Exit(shown)
+    trouble |= bool(rows) and shown != ExitStatus.OK
     raise typer.Exit(TROUBLE if trouble else FOUND if rows else NOTHING)
+
+
+def _default_format(file: str | None, *, null: bool) -> str:
+    if file is None:
+        return "table" if sys.stdout.isatty() and not null else "plain"
+    from hiera_cli.commands.request import format_of_suffix
+
+    return format_of_suffix(file, SUFFIXES, FORMATS) or "plain"
+
+
+def _title(asked: Sequence[str], like: str | None) -> str:
+    """Of a page: what is found."""
+    return " ".join(filter(None, (" or ".join(asked), f"like {like}" if like else "")))
 
 
 def _split(words: list[str], queries: list[str], like: str | None) -> tuple[tuple[str, ...], list[str]]:

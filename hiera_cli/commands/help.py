@@ -53,6 +53,7 @@ GROUPS = {
         "--output",
         "--overwrite",
         "--resume",
+        "--no-thumbnails",
         "--quiet",
         "--no-banner",
         "--verbose",
@@ -65,7 +66,7 @@ GROUPS = {
 EXAMPLES = {
     "hiera": (
         "hiera classify cat.jpg",
-        "hiera classify photos -o labels.csv",
+        "hiera classify photos -o page.html",
         "hiera find dog photos",
         "hiera classify --help",
     ),
@@ -111,6 +112,10 @@ EXAMPLES = {
         "hiera teach birds -o my-birds --test more-birds",
         "hiera teach birds -m base -o my-birds --overwrite",
         "hiera teach birds -o my-birds --json | jq .mistrust",
+    ),
+    "report": (
+        "hiera report labels.jsonl -o page.html",
+        "hiera report labels.jsonl -o page.html --no-thumbnails",
     ),
     "download": (
         "hiera download",

@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from hiera_cli.system.signals import handled
 from hiera_cli.system.streams import interject
 
 if TYPE_CHECKING:
     from hiera_cli.commands.report import Report
-    from hiera_cli.pipeline.stream import Stream
 
 
 @contextmanager
@@ -31,13 +30,23 @@ def interruptible(outcome: str = "") -> Iterator[None]:
         yield
 
 
+class Stoppable(Protocol):
+    """What a run iterates over. loading: whether it waits for the model."""
+
+    loading: bool
+
+    def stop(self) -> None:
+        """End the iteration soon, with what is known."""
+        ...
+
+
 class Interrupts:
     """The signals of a run: the first ends its stream in good order, a second one the program at once.
 
     signal: the number of the first; 0 before.
     """
 
-    def __init__(self, stream: Stream[Any, Any], report: Report) -> None:
+    def __init__(self, stream: Stoppable, report: Report) -> None:
         self.signal = 0
         self._stream = stream
         self._report = report

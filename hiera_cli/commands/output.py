@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hiera_cli.commands.request import OutputRequest
 from hiera_cli.errors import OutputError
@@ -16,6 +17,9 @@ from hiera_cli.outputs.journal import Journal
 from hiera_cli.result import Records
 from hiera_cli.system.printable import printable
 from hiera_cli.system.utf8 import valid
+
+if TYPE_CHECKING:
+    from hiera_cli.outputs.page.file import PageFile
 
 
 class Sink(Protocol):
@@ -28,6 +32,17 @@ class Sink(Protocol):
     def close(self, *, complete: bool) -> None:
         """No more is written. complete: the run came to its end."""
         ...
+
+
+@runtime_checkable
+class File(Sink, Protocol):
+    """A sink that gets its name when it is complete: is_complete. part: the name of an unfinished one, for messages."""
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    @property
+    def part(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -43,9 +58,9 @@ class Output:
     path: str | None = None
 
     @property
-    def file(self) -> Journal | ArrayFile | OutputFile | None:
+    def file(self) -> File | None:
         """The sink, if it is a file, which gets its name when it is complete."""
-        return self.sink if isinstance(self.sink, (Journal, ArrayFile, OutputFile)) else None
+        return self.sink if isinstance(self.sink, File) else None
 
     @property
     def journal(self) -> Journal | None:
@@ -85,6 +100,43 @@ def opened_arrays(request: OutputRequest, records: Records) -> Output:
     about = {"model": valid(records.model), **{name: str(value).lower() for name, value in records.settings.items()}}
     sink = ArrayFile(request.path, f".{request.format}", tokens=tokens, about=about, overwrite=request.overwrite)
     return Output(entries, sink, request.path)
+
+
+def opened_page(request: OutputRequest, title: str | None = None) -> Output:
+    """The output of a page, opened. title: what stands above it; None: its name. Raises OutputError."""
+    page = page_file(request, title)
+    return Output(page.of_results, page, request.path)
+
+
+def page_file(request: OutputRequest, title: str | None = None) -> PageFile:
+    """The file of a page, opened. title: what stands above it; None: its name. Raises OutputError."""
+    assert request.path is not None
+    if is_stream(request.path):
+        raise OutputError(f"cannot write {request.path}: a page needs a file", "Name one: -o page.html")
+    from hiera_cli.outputs.page.file import PageFile
+
+    return PageFile(request.path, title=title, overwrite=request.overwrite)
+
+
+def opened_sink(request: OutputRequest, title: str) -> Stdout | OutputStream | OutputFile | PageFile:
+    """Where text goes that has no Results. title: of a page. Raises OutputError."""
+    if request.path is None:
+        return Stdout(shows_control=request.format == "table")
+    if request.format == "html":
+        return page_file(request, title)
+    return (
+        OutputStream(request.path) if is_stream(request.path) else OutputFile(request.path, overwrite=request.overwrite)
+    )
+
+
+@contextmanager
+def unfinished_on_error(sink: Sink) -> Iterator[None]:
+    """Within it what goes wrong leaves the output unfinished, as it is then."""
+    try:
+        yield
+    except BaseException:
+        sink.close(complete=False)
+        raise
 
 
 def opened(request: OutputRequest, writer: Writer, records: Records) -> Output:

@@ -80,6 +80,8 @@ class OutputRequest:
 
     def check(self) -> None:
         """Raise UsageError if --overwrite and --resume ask for what this output can't do."""
+        if self.format == "html" and self.path is None:
+            raise UsageError("a page is a file, and this run writes to standard output", "Name it: -o page.html")
         for asked, option in ((self.resume, "--resume"), (self.overwrite, "--overwrite")):
             if asked and self.path is None:
                 raise UsageError(f"{option} is about an --output, and there is none", "Name one: -o FILE.jsonl")

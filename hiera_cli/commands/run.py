@@ -246,7 +246,8 @@ def reading(request: Request, model: str) -> Options:
     """How the inputs are read. model: as records name it."""
     inputs = request.inputs
     decoding = Decoding(max_pixels=inputs.max_pixels, full=inputs.full_decode)
-    return Options(inputs.workers, inputs.limits, decoding, request.offline, model)
+    thumbnails = request.output.format == "html"
+    return Options(inputs.workers, inputs.limits, decoding, request.offline, model, thumbnails)
 
 
 def is_rereadable(name: str) -> bool:

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,13 +45,15 @@ class Decoding:
 
     max_pixels: larger ones are refused before they are decoded. full: decode large JPEGs in full, as the reference
     does, not at a reduced scale. room: the memory that the images decoded side by side share. crops: leave the last
-    step of the recipe to an engine that takes it: uint8 (224, 224, 3), and not float32 (3, 224, 224).
+    step of the recipe to an engine that takes it: uint8 (224, 224, 3), and not float32 (3, 224, 224). see: is given
+    each image that is decoded before it is cropped, upright, of 8 bits, grey or RGB.
     """
 
     max_pixels: int = MAX_PIXELS
     full: bool = False
     room: Room = field(default_factory=Room, compare=False)
     crops: bool = False
+    see: Callable[[Image.Image], None] | None = field(default=None, compare=False)
 
     @property
     def max_jpeg_bytes(self) -> int:
@@ -209,7 +211,10 @@ def _in_silence(image: Image.Image) -> AbstractContextManager[None]:
 def _by_the_recipe(image: Image.Image, how: Image.Transpose | None, decoding: Decoding) -> NDArray[Any]:
     """The array of an image that is loaded. how: what turns it upright."""
     try:
-        cropped = crop(flat(turned(image, how)))
+        image = flat(turned(image, how))
+        if decoding.see is not None:
+            decoding.see(image)
+        cropped = crop(image)
         return cropped.copy() if decoding.crops else normalised(cropped)  # torch takes no arrays that are read-only
     except MemoryError as error:
         raise _no_memory() from error

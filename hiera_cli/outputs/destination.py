@@ -55,6 +55,7 @@ class OutputFile:
 
     overwrite: replace what is there. append: go on with what is there, from byte `size`, which may be set to an earlier
     one before the first write. resumable: whether a later run can go on with it, for the remedy that errors name.
+    part: another name than FILE.part for the unfinished file, in the same folder.
     Raises OutputError, with the path, where it can't be written.
 
     One run at a time has a file, by a lock on the inode that bears the name FILE.part (or FILE, when a complete one is
@@ -62,11 +63,19 @@ class OutputFile:
     that inode.
     """
 
-    def __init__(self, path: str, *, overwrite: bool = False, append: bool = False, resumable: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        overwrite: bool = False,
+        append: bool = False,
+        resumable: bool = False,
+        part: str | None = None,
+    ) -> None:
         self.path = path
         self.is_complete = False
         self._target = os.path.realpath(path) if os.path.islink(path) else path  # a link stays one
-        self._part = f"{self._target}.part"
+        self._part = f"{self._target}.part" if part is None else os.path.join(os.path.dirname(self._target), part)
         self.part = printable(self._part)  # for messages
         self._overwrite, self._append, self._resumable = overwrite, append, resumable
         self._begun = False
@@ -77,6 +86,11 @@ class OutputFile:
         except OSError as error:
             raise _cannot_write(path, error) from error
         self.size = os.fstat(self._descriptor).st_size if append else 0  # bytes, of whole writes
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Of the complete file, links followed, and of the unfinished one."""
+        return self._target, self._part
 
     @property
     def is_unfinished(self) -> bool:

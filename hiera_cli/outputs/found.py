@@ -42,7 +42,8 @@ def table(found: Iterable[Labelled], *, labels: Sequence[Label], columns: int | 
             yield (f"{line}  {label}" if label else line) + "\n"
 
 
-def _record(found: Labelled, labels: Sequence[Label]) -> dict[str, Any]:
+def record(found: Labelled, labels: Sequence[Label]) -> dict[str, Any]:
+    """What JSON shows of it."""
     path, path_bytes = name_fields(os.fsdecode(found.path))
     label = None if found.label is None else labels[found.label]
     return {
@@ -60,7 +61,7 @@ def json_array(found: Iterable[Labelled], *, labels: Sequence[Label]) -> Iterato
     """One array, a record a line."""
     separator = "[\n"
     for each in found:
-        yield separator + as_json(_record(each, labels))
+        yield separator + as_json(record(each, labels))
         separator = ",\n"
     yield "[]\n" if separator == "[\n" else "\n]\n"
 
@@ -68,14 +69,14 @@ def json_array(found: Iterable[Labelled], *, labels: Sequence[Label]) -> Iterato
 def jsonl(found: Iterable[Labelled], *, labels: Sequence[Label]) -> Iterator[str]:
     """One record a line."""
     for each in found:
-        yield as_json(_record(each, labels)) + "\n"
+        yield as_json(record(each, labels)) + "\n"
 
 
 def separated(found: Iterable[Labelled], *, labels: Sequence[Label], line: Callable[[list[str]], str]) -> Iterator[str]:
     """A header and a row for each."""
     yield line(list(COLUMNS))
     for each in found:
-        values = _record(each, labels)
+        values = record(each, labels)
         yield valid(line(["" if values[name] is None else str(values[name]) for name in COLUMNS]))
 
 

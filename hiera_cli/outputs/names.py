@@ -9,9 +9,11 @@ SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".txt": "plain",
+    ".html": "html",
+    ".htm": "html",
 }
 
-FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv")
+FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv", "html")
 
 LABEL_FORMATS = (*FORMATS, "exiftool")  # of `hiera classify`
 

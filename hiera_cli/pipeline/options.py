@@ -24,6 +24,7 @@ class Options:
 
     workers: decode threads; None chooses by the machine's cores. decoding: how images are decoded, and how large they
     may be; its room is shared by the threads. offline: URLs are not fetched. model: its name in the records.
+    thumbnails: each Result has one.
     """
 
     workers: int | None = None
@@ -31,6 +32,7 @@ class Options:
     decoding: Decoding = field(default_factory=Decoding)
     offline: bool = False
     model: str = ""
+    thumbnails: bool = False
 
     def __post_init__(self) -> None:
         """Raise UsageError for what makes no sense."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from hiera_cli.errors import DecodeError, FetchError, InputError, ReadError, Too
 from hiera_cli.images import decode
 from hiera_cli.images.decode import Decoding
 from hiera_cli.images.remarks import collected
+from hiera_cli.images.thumbnail import thumbnail
 from hiera_cli.inputs import lists, read, signatures
 from hiera_cli.inputs.source import Kind, Source, descriptor
 from hiera_cli.limits import Limits
@@ -23,32 +24,42 @@ class Prepared:
     """What became of an input.
 
     outcome: float32 (3, 224, 224), or the crop if that was asked for (Decoding), or why there is no array. stamp: of
-    a file, before it was read. remarks: what its decoder said of it.
+    a file, before it was read. remarks: what its decoder said of it. thumbnail: a small JPEG, if one was asked for.
     """
 
     outcome: NDArray[Any] | Failure
     stamp: Stamp | None = None
     remarks: tuple[str, ...] = ()
+    thumbnail: bytes | None = None
 
 
 def prepare(
-    source: Source, body: bytes | None = None, *, decoding: Decoding | None = None, limits: Limits | None = None
+    source: Source,
+    body: bytes | None = None,
+    *,
+    decoding: Decoding | None = None,
+    limits: Limits | None = None,
+    thumbnails: bool = False,
 ) -> Prepared:
     """Read, decode and preprocess one input. Whatever is wrong with it is in what is returned.
 
-    body: of a URL that was fetched. limits: of stdin and other descriptors; None: the usual ones. What is raised
-    is a fault of this program.
+    body: of a URL that was fetched. limits: of stdin and other descriptors; None: the usual ones. thumbnails: make one
+    of the image that is decoded anyway. What is raised is a fault of this program.
     """
     stamp = stamp_of(source.path) if source.kind is Kind.FILE else None
     outcome: NDArray[Any] | Failure
+    decoding = decoding or Decoding()
+    made: list[bytes] = []
+    if thumbnails:
+        decoding = replace(decoding, see=lambda image: made.append(thumbnail(image)))
     with collected() as remarks:
         try:
-            outcome = _pixels(source, body, decoding or Decoding(), limits or Limits())
+            outcome = _pixels(source, body, decoding, limits or Limits())
         except InputError as error:
             outcome = failure(error)
         except MemoryError:
             outcome = failure(TooLargeError("there is not enough memory to read it"))
-    return Prepared(outcome, stamp, tuple(remarks))
+    return Prepared(outcome, stamp, tuple(remarks), made[0] if made else None)
 
 
 def failure(error: InputError) -> Failure:

@@ -27,6 +27,7 @@ from hiera_cli.errors import (
     HieraError,
     InputError,
 )
+from hiera_cli.images.thumbnail import BYTES as THUMBNAIL_BYTES
 from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.prepare import failure, prepare
@@ -52,7 +53,7 @@ MAX_WORKERS = 32
 class _Entry(Generic[R]):
     """An input on its way. place: in the order of all inputs, from 0. result: None until it is known."""
 
-    __slots__ = ("data", "fetched", "pixels", "place", "remarks", "result", "source", "stamp")
+    __slots__ = ("data", "fetched", "pixels", "place", "remarks", "result", "source", "stamp", "thumbnail")
 
     def __init__(self, source: Source, place: int, *, fetched: bool) -> None:
         self.source = source
@@ -62,6 +63,7 @@ class _Entry(Generic[R]):
         self.pixels: NDArray[Any] | None = None
         self.stamp: Stamp | None = None
         self.remarks: tuple[str, ...] = ()
+        self.thumbnail: bytes | None = None
         self.result: R | None = None
 
 
@@ -91,7 +93,8 @@ class Stream(Generic[M, R]):
         self._ready: SimpleQueue[_Entry[R] | _WalkEnd | _Crash | None] = (
             SimpleQueue()
         )  # decoded or failed, in any order
-        self._window = threading.Semaphore(_window(task.result_bytes))  # one for each entry in `_entries`
+        waiting = task.result_bytes + (THUMBNAIL_BYTES if self._options.thumbnails else 0)
+        self._window = threading.Semaphore(_window(waiting))  # one for each entry in `_entries`
         self._ahead = threading.Semaphore(DEFAULT_BATCH + self._workers)  # one for each not yet through `_ready`
         # The same for URLs, of which the walk waits for none: stuck ones hold up no files.
         self._fetching = threading.Lock()  # for the next two
@@ -262,7 +265,14 @@ class Stream(Generic[M, R]):
         while (entry := self._tasks.get()) is not None:
             try:
                 options = self._options
-                prepared = prepare(entry.source, entry.data, decoding=self._decoding, limits=options.limits)
+                prepared = prepare(
+                    entry.source,
+                    entry.data,
+                    decoding=self._decoding,
+                    limits=options.limits,
+                    thumbnails=options.thumbnails,
+                )
+                entry.thumbnail = prepared.thumbnail
                 entry.stamp, entry.remarks, entry.data = prepared.stamp, prepared.remarks, None
                 if entry.source.image is not None:  # no longer needed here, while the Result may wait for long
                     entry.source = replace(entry.source, image=None)
@@ -311,6 +321,7 @@ class Stream(Generic[M, R]):
             path=entry.source.path,
             stamp=entry.stamp,
             remarks=entry.remarks,
+            thumbnail=entry.thumbnail,
             settings=self._settings,
             **fields,
         )
