@@ -133,7 +133,7 @@ def test_what_is_no_file_is_told_and_counts(call: Call, tmp_path: Path) -> None:
         (("--keywords", "labels"), "--keywords is for exiftool, and this run writes plain"),
         (("-f", "exiftool", "--keywords", "all"), "--keywords: 'all' is not one of labels, concepts"),
         (("-f", "exiftool", "-0"), "--null ends the lines of plain output, and this run writes exiftool"),
-        (("-f", "exiftool", "--explain"), "--explain is for JSON records, and this run writes exiftool"),
+        (("-f", "exiftool", "--explain"), "--explain is for JSON records and pages, and this run writes exiftool"),
         (("-f", "exiftool", "-o", "x.json", "--resume"), "--resume goes on with a jsonl file only"),
     ],
 )

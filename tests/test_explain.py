@@ -386,7 +386,7 @@ def test_classify_gives_the_explanations_behind_its_predictions(call: Call) -> N
     done = call("classify", CAT, "--explain")
     assert (done.status, done.err.splitlines()[0]) == (
         2,
-        "hiera: error: --explain is for JSON records, and this run writes plain",
+        "hiera: error: --explain is for JSON records and pages, and this run writes plain",
     )
 
 

@@ -138,6 +138,48 @@ def test_what_failed_says_why_and_what_evaluate_knows_stands_beside() -> None:
     assert (photo["labels"], photo["truth"], photo["rank"], photo["correct"]) == ([[1, 0.05], [0, 0.8731]], 0, 2, False)
 
 
+def test_a_truth_is_the_label_that_it_means_whatever_its_folder_is_called() -> None:
+    ham = {"rank": 1, "index": 1, "wnid": None, "label": "ham, smoked", "score": 0.5}
+    truth = {"name": "my ham", "index": 1, "wnid": None, "label": "ham, smoked"}
+    lines = Lines("/")
+    _, label, failed = lines.of({**FAILED, "truth": truth, "rank": None, "correct": None})
+    (photo,) = lines.of(record("x.jpg", ham, truth=truth, rank=1, correct=True))
+    assert label == {"label": "ham, smoked"}
+    assert (failed["truth"], photo["truth"], photo["labels"]) == (0, 0, [[0, 0.5]])
+    cats = {"name": "cats", "index": None, "wnid": "n02121620", "label": "cat"}
+    (*new, photo) = lines.of(record("y.jpg", EGYPTIAN, truth=cats, rank=1, correct=True))
+    assert new[-1] == {"label": "cat", "wnid": "n02121620", "above": ["n02120997"]}
+    assert (photo["labels"], photo["truth"], photo["correct"]) == ([[1, 0.05]], 2, True)
+
+
+def explanation(of: dict[str, Any], terms: list[list[float]]) -> dict[str, Any]:
+    """As classify --explain and explain write it."""
+    logit = 24.2248
+    label = {name: of[name] for name in ("index", "wnid", "label", "score")}
+    return {**label, "logit": logit, "terms": terms, "constant": round(logit - sum(map(sum, terms)), 6)}
+
+
+TERMS = [[0.15 if (row, column) == (2, 5) else -0.05 for column in range(7)] for row in range(7)]
+
+
+def test_a_label_that_is_explained_has_its_map() -> None:
+    lines = Lines("/")
+    level = [[0.25] * 7] * 7
+    explanations = [explanation(TABBY, TERMS), explanation(EGYPTIAN, level)]
+    (*new, photo) = lines.of(record("a.jpg", TABBY, EGYPTIAN, explanations=explanations))
+    (*again, other) = lines.of(record("b.jpg", EGYPTIAN, explanations=explanations[1:]))
+    (colours,) = [base64.b64decode(line["colours"]) for line in new if "colours" in line]
+    assert (len(colours), again) == (3 * 256, [])
+    (_, _, first), (_, _, second) = photo["labels"]
+    assert first[:-1] == [24.2248, 26.4748, -0.05, 0.15]
+    assert base64.b64decode(first[-1]) == bytes(255 if place == 2 * 7 + 5 else 0 for place in range(49))
+    assert second == [24.2248, 11.9748, 0.25, 0.25, base64.b64encode(bytes(49)).decode()]
+    assert other["labels"] == [[1, 0.05, second]]
+    assert len(json.dumps(first)) < 110
+    (*_, explained) = Lines("/").of({**record("a.jpg"), "predictions": None, "explanations": explanations})
+    assert explained["labels"] == [[0, 0.8731, first], [1, 0.05, second]]  # of hiera explain
+
+
 def test_classes_of_one_s_own_are_told_apart_by_their_index() -> None:
     mine = [{"rank": 1, "index": index, "wnid": None, "label": "thing", "score": 0.5} for index in (0, 1)]
     (*_, photo) = Lines("/").of(record("x.jpg", *mine))
@@ -467,6 +509,50 @@ def test_a_report_of_records_is_the_page_that_the_run_would_have_written(call: C
     assert lines_in((tmp_path / "array.html").read_text()) == page
 
 
+def test_evaluate_writes_a_page_beside_its_figures_and_report_the_same_of_its_records(
+    call: Call, tmp_path: Path
+) -> None:
+    for name, sample in (("cats/1.jpg", "cat"), ("tabby/2.jpg", "officer"), ("espresso/3.jpg", "espresso")):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(SAMPLES / f"{sample}.jpg", name)
+    (tmp_path / "cats" / "broken.jpg").touch()
+    done = call("evaluate", ".", "-m", "demo", "-o", "page.html", "--json", "-qq")
+    assert (done.status, json.loads(done.out)["top1"]) == (1, 0.666667)
+    lines = lines_in((tmp_path / "page.html").read_text())
+    labels = [line["label"] for line in lines if "label" in line]
+    assert [
+        (photo["path"], labels[photo["truth"]], photo["correct"], photo["rank"], "thumbnail" in photo)
+        for photo in lines
+        if "path" in photo
+    ] == [
+        ("./cats/1.jpg", "cat", True, 1, True),
+        ("./cats/broken.jpg", "cat", None, None, False),
+        ("./espresso/3.jpg", "espresso", True, 1, True),
+        ("./tabby/2.jpg", "tabby, tabby cat", False, 3, True),
+    ]
+    call("evaluate", ".", "-m", "demo", "-o", "records.jsonl", "-qq")
+    assert call("report", "records.jsonl", "-o", "report.html", "-q").status == 0
+    assert lines_in((tmp_path / "report.html").read_text()) == lines
+    again = call("evaluate", ".", "-m", "demo", "-o", "page.html")
+    assert again.status == 2
+    assert again.err.endswith("hiera: error: page.html exists already\n  --overwrite replaces it.\n")
+
+
+def test_explanations_come_into_the_page_of_a_run_and_into_a_report_of_its_records(call: Call, tmp_path: Path) -> None:
+    inputs = [SAMPLES / "cat.jpg", SAMPLES / "README.md", "-m", "demo", "-qq"]
+    assert call("classify", *inputs, "-k", "2", "--explain", "-o", "page.html").status == 1
+    lines = lines_in((tmp_path / "page.html").read_text())
+    photo, failed = photos_in((tmp_path / "page.html").read_text())
+    assert [(len(each), len(base64.b64decode(each[2][4]))) for each in photo["labels"]] == [(3, 49), (3, 49)]
+    assert "labels" not in failed
+    call("classify", *inputs, "-k", "2", "--explain", "-o", "labels.jsonl")
+    assert call("report", "labels.jsonl", "-o", "report.html", "-q").status == 0
+    assert lines_in((tmp_path / "report.html").read_text()) == lines
+    (tmp_path / "places.jsonl").write_text(call("explain", *inputs, "-k", "2", "-f", "jsonl").out)
+    assert call("report", "places.jsonl", "-o", "places.html", "-q").status == 0
+    assert lines_in((tmp_path / "places.html").read_text()) == lines
+
+
 def test_a_report_says_which_photos_are_gone(call: Call, tmp_path: Path) -> None:
     gone = [record("gone.jpg", TABBY), record("https://example.org/a.jpg", TABBY), record("-", TABBY), FAILED]
     (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, gone)))
@@ -487,7 +573,7 @@ def test_a_report_reads_a_pipe(bash: Bash, tmp_path: Path) -> None:
     assert len(photos_in((tmp_path / "page.html").read_text())) == 1
 
 
-LABELS = "  `hiera classify` and `hiera find` write such records: -f jsonl.\n"
+LABELS = "  `hiera classify`, `hiera find` and `hiera evaluate` write such records: -o FILE.jsonl.\n"
 
 
 @pytest.mark.parametrize(
@@ -507,6 +593,18 @@ LABELS = "  `hiera classify` and `hiera find` write such records: -f jsonl.\n"
         (
             b'{"path": "a", "predictions": [{}]}',
             "labels: line 1 is not a record of labels: its predictions is not such",
+        ),
+        (
+            json.dumps(record("a", explanations=[{**explanation(TABBY, TERMS), "terms": []}])).encode(),
+            "labels: line 1 is not a record of labels: its explanations is not such",
+        ),
+        (
+            json.dumps(record("a", explanations=[{**explanation(TABBY, TERMS), "logit": 10**400}])).encode(),
+            "labels: line 1 is not a record of labels: its explanations is not such",
+        ),
+        (
+            b'{"path": "a", "predictions": [], "truth": {"name": "b", "label": 3}}',
+            "labels: line 1 is not a record of labels: its truth is not such",
         ),
         (b'{"path": "a", "predictions": [], "error": 3}', "labels: line 1 is not a record of labels: its error"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SAMPLES
-from test_page import EGYPTIAN, FAILED, HOSTILE, TABBY, record
+from conftest import SAMPLES, Call
+from PIL import Image
+from test_page import EGYPTIAN, FAILED, HOSTILE, TABBY, TERMS, explanation, record
 
 from hiera_cli.inputs.source import Source
 from hiera_cli.outputs.page.file import PageFile
@@ -464,6 +466,136 @@ def test_the_confusion_matrix_is_a_table_to_click(page: Open) -> None:
     shown.click(cell)
     shown.click('#matrix button[aria-label="2: truth Great Dane, answer Great Dane"]')
     assert shown.labels() == ["Great Dane", "Great Dane"]
+
+
+@pytest.mark.usefixtures("demo_on_the_cpu")
+def test_what_evaluate_writes_is_shown_as_it_is_meant(page: Open, call: Call, tmp_path: Path) -> None:
+    for name, sample in (("cats/1.jpg", "cat"), ("tabby/2.jpg", "officer"), ("dog/3.jpg", "espresso")):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(SAMPLES / f"{sample}.jpg", name)
+    assert call("evaluate", ".", "-m", "demo", "-o", "records.jsonl", "-q").status == 0
+    shown = page(*map(json.loads, (tmp_path / "records.jsonl").read_text().splitlines()))
+    assert shown.texts("#about") == ["demo · 3 photos · 33.3 % right (1 of 3)"]
+    assert sorted(shown.labels())[2] == "tabby"
+    shown.click("#confusions > summary")
+    shown.wait("document.querySelector('#matrix table')")
+    assert shown.texts("#matrix thead th") == ["dog", "espresso", "military uniform", "tabby"]
+    shown.click('#matrix button[aria-label="1: truth tabby, answer military uniform"]')
+    shown.click(".tile")
+    assert shown.texts("#large-note") == ["Mistake. The truth: tabby, tabby cat, which is its label number 3"]
+    shown.click("#close")
+    shown.click("#clear")
+    shown.choose("status", "right")
+    shown.click(".tile")
+    assert shown.texts("#large-note") == ["Right: cat"]
+    assert shown.texts("#large-labels .true .label") == ["tabby, tabby cat"]
+
+
+# ---- where labels come from
+
+# What of the canvas is lightest: its row and column of 7, and where its box lies in that of the image.
+LIGHTEST = """
+const canvas = document.getElementById("map");
+const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+copy.drawImage(canvas, 0, 0);
+const { data, width } = copy.getImageData(0, 0, canvas.width, canvas.height);
+const light = (pixel) => 2 * data[4 * pixel] + 5 * data[4 * pixel + 1] + data[4 * pixel + 2];
+let lightest = 0;
+for (let pixel = 0; pixel < data.length / 4; pixel += 1) if (light(pixel) > light(lightest)) lightest = pixel;
+const cells = (pixels) => Math.floor((7 * pixels) / width);
+return [cells(Math.floor(lightest / width)), cells(lightest % width)];
+"""
+BOX = """
+const [map, image] = ["map", "large-image"].map((id) => document.getElementById(id).getBoundingClientRect());
+const middle = ({ left, top, width, height }) => [left + width / 2, top + height / 2];
+const [[x, y], [left, top]] = [middle(map), middle(image)];
+return [x - left, y - top, map.width, map.height, image.width, image.height].map(Math.round);
+"""
+
+
+def test_m_lays_the_map_of_a_label_over_what_the_model_sees(page: Open, tmp_path: Path, thumbnail: bytes) -> None:
+    shutil.copy(CAT, tmp_path / "cat.jpg")  # 451 × 300
+    other = [[0.0 if (row, column) == (6, 0) else -0.1 for column in range(7)] for row in range(7)]
+    explanations = [explanation(TABBY, TERMS), explanation(EGYPTIAN, other)]
+    shown = page(
+        record("cat.jpg", TABBY, EGYPTIAN, explanations=explanations), record("b.jpg", TABBY), thumbnail=thumbnail
+    )
+    shown.click(".tile")
+    shown.wait("document.getElementById('large-image').naturalWidth === 451")
+    assert not shown.element("#map").is_displayed()
+    assert shown.texts("#where-from") == ["Where from"]
+    shown.type("m")
+    shown.wait("!document.getElementById('map').hidden")
+    assert shown.element("#where-from").get_attribute("aria-pressed") == "true"
+    assert shown.texts("#added") == [
+        "Each place adds −0.05 to 0.15 to the logit 24.22\u00a0=\u00a026.47\u00a0−\u00a02.25"
+    ]
+    assert shown.run(LIGHTEST) == [2, 5]
+    assert shown.element("#map").get_attribute("aria-label") == (
+        "Where tabby, tabby cat comes from: most from row 3, column 6 of 7"
+    )
+    across, down, width, height, image_width, image_height = shown.run(BOX)
+    assert (across, down) == (0, 0)
+    assert width == height == round(min(image_width / 451, image_height / 300) * 300 * 224 / 256)
+    shown.click("#large-labels li:last-child button")
+    assert shown.run(LIGHTEST) == [6, 0]
+    pressed = [
+        each.get_attribute("aria-pressed")
+        for each in shown.driver.find_elements("css selector", "#where-from, #large-labels button")
+    ]
+    assert pressed == ["true", "false", "true"]
+    shown.type(Keys.ARROW_RIGHT)  # a photo that has none
+    shown.wait("document.getElementById('large-image').naturalWidth === 226")
+    assert not shown.element("#where").is_displayed()
+    assert not shown.element("#map").is_displayed()
+    shown.type("m", Keys.ARROW_LEFT)
+    shown.wait("!document.getElementById('map').hidden")
+    assert shown.run(LIGHTEST) == [2, 5]
+    shown.type("m")
+    assert not shown.element("#map").is_displayed()
+
+
+@pytest.mark.parametrize("size", [(300, 1200), (4000, 200)])
+def test_a_map_lies_over_the_thumbnail_of_a_photo_that_is_gone(
+    page: Open, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    Image.new("RGB", size, "grey").save(tmp_path / "grey.png")
+    made = prepare(Source(str(tmp_path / "grey.png")), thumbnails=True).thumbnail
+    shown = page(record("gone.jpg", TABBY, explanations=[explanation(TABBY, TERMS)]), thumbnail=made, size=(390, 844))
+    shown.click(".tile")
+    shown.click("#where-from")
+    shown.wait("!document.getElementById('map').hidden")
+    across, down, width, height, image_width, image_height = shown.run(BOX)
+    assert (across, down) == (0, 0)
+    exact = min(image_width / size[0], image_height / size[1]) * min(size) * 224 / 256
+    assert width == height
+    assert abs(width - exact) < 2 + 0.1 * exact  # a thumbnail's sides are whole pixels
+
+
+def test_a_photo_that_is_turned_by_its_exif_data_has_its_map_where_it_stands(page: Open, tmp_path: Path) -> None:
+    image = Image.new("RGB", (600, 200), "grey")
+    exif = image.getexif()
+    exif[274] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    shown = page(record("turned.jpg", TABBY, explanations=[explanation(TABBY, TERMS)]))
+    shown.click(".tile")
+    shown.wait("document.getElementById('large-image').naturalHeight === 600")
+    shown.type("m")
+    shown.wait("!document.getElementById('map').hidden")
+    across, down, width, height, _, image_height = shown.run(BOX)
+    assert (across, down) == (0, 0)
+    assert width == height == round(image_height / 600 * 200 * 224 / 256)
+
+
+def test_there_are_no_maps_where_nothing_is_explained_or_no_photo_can_be_shown(page: Open) -> None:
+    explained = record("gone.jpg", TABBY, explanations=[explanation(TABBY, TERMS)])
+    shown = page(record("a.jpg", TABBY), explained)
+    for tile in (0, 1):
+        shown.run("document.querySelectorAll('.tile')[arguments[0]].click()", tile)
+        shown.type("m")
+        assert not shown.element("#where").is_displayed()
+        assert not shown.element("#map").is_displayed()
+        shown.click("#close")
 
 
 # ---- pages that are not complete

@@ -28,8 +28,8 @@ from hiera_cli.commands import (
     messages,
     models,
     reconstruct,
-    teach,
     report_command,
+    teach,
 )
 from hiera_cli.commands.help import HelpCommand, HelpGroup
 from hiera_cli.errors import CheckpointError, DeviceError, UsageError

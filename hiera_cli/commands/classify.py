@@ -138,7 +138,7 @@ def classify(
     explain: Annotated[
         bool,
         typer.Option(
-            "--explain", help="In JSON: where in the image each label comes from (7 × 7), as hiera explain shows."
+            "--explain", help="In JSON and pages: where in the image each label comes from, as hiera explain shows."
         ),
     ] = False,
     keywords: Annotated[
@@ -181,10 +181,10 @@ def classify(
             f"--null ends the lines of plain output, and this run writes {name}",
             "Leave it out, or use --format plain.",
         )
-    if explain and name not in ("json", "jsonl"):
+    if explain and name not in ("json", "jsonl", "html"):
         raise UsageError(
-            f"--explain is for JSON records, and this run writes {name}",
-            "Use -f json or jsonl. Pictures of it: hiera explain INPUT -o FILE.png",
+            f"--explain is for JSON records and pages, and this run writes {name}",
+            "Use -f json or jsonl, or -o page.html. Pictures of it: hiera explain INPUT -o FILE.png",
         )
     if keywords and name != "exiftool":
         raise UsageError(f"--keywords is for exiftool, and this run writes {name}", "Use -f exiftool.")

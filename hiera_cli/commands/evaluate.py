@@ -88,7 +88,7 @@ def evaluate(
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Write each image's record here: .jsonl, .json, .csv or .tsv."
+            "-o", "--output", metavar="FILE", help="Write each image's record here: .jsonl, .json, .csv, .tsv or .html."
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -242,7 +242,7 @@ def _record_format(path: str | None) -> str:
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         fault = f"no format of records has the suffix {suffix!r}" if suffix else "no suffix names a format"
-        raise UsageError(f"{path}: {fault}", "Name one: .jsonl, .json, .csv or .tsv")
+        raise UsageError(f"{path}: {fault}", "Name one: .jsonl, .json, .csv, .tsv or .html")
     return SUFFIXES[suffix]
 
 
@@ -463,6 +463,8 @@ def _opened(request: Request, records: Records) -> Opened:
 
     if request.output.path is None:
         return outputs.Output(_nothing, _Nowhere())
+    if request.output.format == "html":
+        return outputs.opened_page(request.output)
     return outputs.opened(request.output, RECORDS[request.output.format], records)
 
 

@@ -104,7 +104,7 @@ EXAMPLES = {
     "evaluate": (
         "hiera evaluate photos",
         "hiera evaluate --truth truth.csv photos --json",
-        "hiera evaluate photos -m small -o records.jsonl",
+        "hiera evaluate photos -m small -o page.html",
         "hiera evaluate photos --models tiny,small,base",
     ),
     "teach": (

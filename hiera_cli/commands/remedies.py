@@ -41,7 +41,7 @@ REMEDIES: dict[str, str] = {
     ),
     "no room for arrays": "Nothing of it could be saved: free some space. Of jsonl each record is saved at once.",
     "picture or folder": "Name a picture (.png) for one input, or a folder.",
-    "records of labels": "`hiera classify` and `hiera find` write such records: -f jsonl.",
+    "records of labels": "`hiera classify`, `hiera find` and `hiera evaluate` write such records: -o FILE.jsonl.",
     "replace": "--overwrite replaces it.",
     "resume or begin anew": "--resume goes on with it; --overwrite begins anew.",
     "resume or replace": "--resume goes on with it; --overwrite replaces it.",

@@ -19,6 +19,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const concepts = new Map(); // WordNet id → {name, above}
   const photos = [];
   const models = [];
+  let colours; // of maps, from low to high: three bytes each
   const folder = document.querySelector('meta[name="hiera-thumbnails"]').content;
 
   function parsed(text) {
@@ -40,10 +41,15 @@ document.addEventListener("DOMContentLoaded", () => {
     if (line.path !== undefined) photos.push(photoOf(line, photos.length));
     else if (line.label !== undefined) labels.push({ ...line, number: labels.length, text: line.label });
     else if (line.concept !== undefined) concepts.set(line.concept, line);
+    else if (line.colours !== undefined) colours = bytesOf(line.colours);
     else if (line.model !== undefined && !models.includes(line.model)) models.push(line.model);
   }
   find("photos").remove(); // its text is in memory a second time
   nameShortly();
+
+  function bytesOf(base64) {
+    return Uint8Array.from(atob(base64), (each) => each.charCodeAt(0));
+  }
 
   // ImageNet's labels are lists of names: where there is little room the first will do, if it is that label's alone.
   function nameShortly() {
@@ -83,6 +89,18 @@ document.addEventListener("DOMContentLoaded", () => {
     : `\\u${each.codePointAt(0).toString(16).padStart(4, "0")}`);
   const nameOf = (path) => shown(path.replace(/\/+$/, "").replace(/^.*\//s, "") || path);
 
+  const later = (call) => { // once a frame
+    let waits = false;
+    return () => {
+      if (waits) return;
+      waits = true;
+      requestAnimationFrame(() => {
+        waits = false;
+        call();
+      });
+    };
+  };
+
   function element(name, attributes = {}, ...children) {
     const made = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) {
@@ -108,6 +126,7 @@ document.addEventListener("DOMContentLoaded", () => {
     return aboveOf.get(wnid);
   }
   const isUnder = (label, wnid) => label?.wnid === wnid || (label?.above && everyAbove(label.wnid, label.above).has(wnid));
+  const isTrue = (label, truth) => label === truth || (truth.wnid !== undefined && isUnder(label, truth.wnid));
   const conceptName = (wnid) => concepts.get(wnid)?.name ?? labels.find((label) => label.wnid === wnid)?.short ?? wnid;
 
   // The tree above some photos. Concepts that comprise the same photos as the one right below them are left out.
@@ -556,22 +575,29 @@ document.addEventListener("DOMContentLoaded", () => {
     find("large-place").textContent = `${(place + 1).toLocaleString("en")} of ${items.length.toLocaleString("en")}`;
     find("previous").disabled = place === 0;
     find("next").disabled = place === items.length - 1;
+    explained = photo.labels.findIndex(([, , map]) => map);
     showImage(photo);
     const note = [];
     if (photo.truth) {
       note.push(photo.right ? "Right: " : photo.error ? "Truth: " : "Mistake. The truth: ", element("strong", {}, shown(photo.truth.text)));
-      if (photo.right === false && photo.rank) note.push(`, which is its label number ${photo.rank}`);
+      if (photo.right === false && photo.rank) {
+        const isConcept = photo.labels[photo.rank - 1]?.[0] !== photo.truth.number;
+        note.push(isConcept ? `, of which its label number ${photo.rank} is a kind` : `, which is its label number ${photo.rank}`);
+      }
     }
     if (photo.match !== undefined) note.push(`Score of the search: ${shownScore(photo)}`);
     find("large-note").replaceChildren(...note);
-    find("large-labels").replaceChildren(...photo.labels.map(([number, score]) => {
+    const list = photo.labels.map(([number, score, map], which) => {
       const bar = element("span", { className: "meter" }, element("span"));
       bar.firstChild.style.width = `${Math.max(0, Math.min(100, 100 * score))}%`;
+      const name = element("bdi", { className: "label" }, shown(labels[number].text));
       const item = element("li", {}, element("span", { className: "score" }, percent(score)), bar,
-        element("bdi", { className: "label" }, shown(labels[number].text)));
-      item.classList.toggle("true", number === photo.truth?.number);
+        map ? element("button", { type: "button", title: "Where it comes from", "data-key": which, onclick: () => explain(which) }, name) : name);
+      item.classList.toggle("true", photo.truth !== undefined && isTrue(labels[number], photo.truth));
       return item;
-    }));
+    });
+    keepingFocus(find("large-labels"), () => find("large-labels").replaceChildren(...list));
+    drawLegend();
     find("large-error").textContent = photo.error ? `${photo.error[0]}: ${shown(photo.error[1])}`
       : photo.labels.length ? "" : "It has no label: none reached the least score.";
     find("large-remarks").replaceChildren(...(photo.remarks ?? []).map((remark) => element("li", {}, shown(remark))));
@@ -588,6 +614,7 @@ document.addEventListener("DOMContentLoaded", () => {
     image.hidden = !photo.small;
     image.alt = photo.best ? shown(photo.best.text) : "";
     missing.textContent = photo.small ? "" : shown(photo.missing ?? "") || (photo.error ? "It could not be shown." : "");
+    find("map").hidden = true; // until the image is there
     if (photo.small) image.src = photo.small;
     else image.removeAttribute("src");
     if (!photo.href) return;
@@ -609,10 +636,11 @@ document.addEventListener("DOMContentLoaded", () => {
     if (event.target === dialog) dialog.close();
   };
   dialog.onclose = () => focus(opened);
-  dialog.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+  document.addEventListener("keydown", (event) => { // wherever the keyboard is: what it was at may have gone
+    if (!dialog.open || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "ArrowLeft") turn(-1);
     if (event.key === "ArrowRight") turn(1);
+    if (event.key === "m" && !find("where").hidden) explain(explained);
   });
 
   find("copy").onclick = async () => {
@@ -628,6 +656,86 @@ document.addEventListener("DOMContentLoaded", () => {
     }
     find("copy").textContent = "Copied";
   };
+
+  // ---- where a label comes from: a map over what the model sees of the photo
+
+  const PLACES = 7; // rows and columns of a map
+  const MAP_SIDE = 32 * PLACES; // pixels
+  const SEEN = 224 / 256; // of the short side: a square in the middle
+  let showsMap = false;
+  let explained = -1; // which label of the opened photo
+
+  function explain(which) { // show its map, or if that is shown, no more
+    showsMap = !(showsMap && explained === which);
+    explained = which;
+    drawLegend();
+    drawMap();
+  }
+
+  const rounded = (number) => (Math.round(100 * number) / 100 + 0).toFixed(2).replace("-", "−");
+
+  function drawLegend() {
+    const [, , map] = items[opened].labels[explained] ?? [];
+    find("where").hidden = !map || find("large-image").hidden;
+    find("where-from").setAttribute("aria-pressed", showsMap);
+    find("legend").hidden = !showsMap;
+    [...find("large-labels").children].forEach((item, which) => {
+      item.querySelector("button")?.setAttribute("aria-pressed", showsMap && which === explained);
+    });
+    if (!map) return;
+    const [logit, constant, low, high] = map;
+    const places = rounded(logit - constant);
+    const sum = `${rounded(logit)} = ${rounded(constant)} ${places.startsWith("−") ? `− ${places.slice(1)}` : `+ ${places}`}`;
+    find("added").textContent = `Each place adds ${rounded(low)} to ${rounded(high)} to the logit ${sum.replaceAll(" ", "\u00a0")}`;
+    const scale = new ImageData(256, 1);
+    for (let value = 0; value < 256; value += 1) paint(scale, value, value);
+    find("scale").getContext("2d").putImageData(scale, 0, 0);
+  }
+
+  const paint = (image, pixel, value) => image.data.set([...colours.subarray(3 * value, 3 * value + 3), 255], 4 * pixel);
+
+  function drawMap() {
+    const [canvas, image] = [find("map"), find("large-image")];
+    const [number, , map] = items[opened].labels[explained] ?? [];
+    canvas.hidden = !showsMap || !map || image.hidden || !image.naturalWidth;
+    if (canvas.hidden) return;
+    const terms = bytesOf(map[4]);
+    const most = terms.indexOf(Math.max(...terms));
+    canvas.setAttribute("aria-label", `Where ${shown(labels[number].text)} comes from: most from row ${
+      Math.floor(most / PLACES) + 1}, column ${most % PLACES + 1} of ${PLACES}`);
+    // Each term in the middle of its place, and evenly from one to the next: [the place before, how far behind it].
+    const at = [...Array(MAP_SIDE).keys()].map((pixel) => {
+      const place = Math.min(PLACES - 1, Math.max(0, ((pixel + 0.5) * PLACES) / MAP_SIDE - 0.5));
+      const before = Math.min(PLACES - 2, Math.floor(place));
+      return [before, place - before];
+    });
+    const drawn = new ImageData(MAP_SIDE, MAP_SIDE);
+    const mean = (one, other, share) => one * (1 - share) + other * share;
+    at.forEach(([row, down], y) => at.forEach(([column, right], x) => {
+      const across = (place) => mean(terms[place], terms[place + 1], right);
+      const first = row * PLACES + column;
+      paint(drawn, y * MAP_SIDE + x, Math.round(mean(across(first), across(first + PLACES), down)));
+    }));
+    [canvas.width, canvas.height] = [MAP_SIDE, MAP_SIDE];
+    canvas.getContext("2d").putImageData(drawn, 0, 0);
+    placeMap();
+  }
+
+  function placeMap() {
+    const [canvas, image] = [find("map"), find("large-image")];
+    if (canvas.hidden) return;
+    const { clientWidth, clientHeight } = image;
+    const scale = Math.min(clientWidth / image.naturalWidth, clientHeight / image.naturalHeight);
+    const length = `${SEEN * scale * Math.min(image.naturalWidth, image.naturalHeight)}px`;
+    [canvas.style.width, canvas.style.height] = [length, length];
+  }
+
+  find("where-from").onclick = () => explain(explained);
+  find("large-image").onload = () => {
+    drawLegend();
+    drawMap();
+  };
+  new ResizeObserver(later(placeMap)).observe(find("large-image"));
 
   // ---- the confusion matrix
 
@@ -688,18 +796,6 @@ document.addEventListener("DOMContentLoaded", () => {
     find("notice").textContent = end ? "The run was ended before its time: this is what was done."
       : "The run that writes this page has not ended, or was killed: reload it to see more.";
   }
-
-  const later = (call) => { // once a frame
-    let waits = false;
-    return () => {
-      if (waits) return;
-      waits = true;
-      requestAnimationFrame(() => {
-        waits = false;
-        call();
-      });
-    };
-  };
 
   const withCount = ([name, [text, test]]) => {
     const many = photos.filter(test).length;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hiera_cli.errors import UsageError
@@ -13,6 +13,8 @@ from hiera_cli.system.utf8 import from_fields
 Record = Mapping[str, Any]
 
 LARGEST = 1000  # of a score: cosines and shares are far below
+LARGEST_LOGIT = 1e9  # a model of one's own may have what logits it likes
+SIDE = 7  # of an explanation: rows and columns
 
 
 def records(data: bytes, name: str) -> list[Record]:
@@ -68,12 +70,12 @@ def _fault(value: Any) -> str | None:
     """What is wrong with a record, to stand behind its number; None if it is one of labels."""
     if not isinstance(value, dict) or not isinstance(value.get("path"), str):
         return "is not a record of a photo: it has no path"
-    if "predictions" not in value and "label_score" not in value:
+    if not {"predictions", "label_score", "explanations"} & value.keys():
         if "features" in value or "loss" in value:
             what = "features" if "features" in value else "a reconstruction"
             return f"is a record of {what}: there is no page of those"
         return "is not a record of labels: it has no predictions"
-    if "predictions" not in value and not _is_number(value.get("score")):
+    if "label_score" in value and "predictions" not in value and not _is_number(value.get("score")):
         return "is not a record of labels: its score is not such"
     wrong = [name for name, is_right in _FIELDS.items() if name in value and not is_right(value[name])]
     if wrong:
@@ -85,8 +87,8 @@ def _fault(value: Any) -> str | None:
     return None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+def _is_number(value: Any, largest: float = LARGEST) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
 
 
 def _is_label(value: Any, name: str) -> bool:
@@ -98,14 +100,25 @@ def _is_label(value: Any, name: str) -> bool:
     )
 
 
+def _is_explanation(value: Any) -> bool:
+    if not (_is_label(value, "label") and _is_number(value.get("score"))):
+        return False
+    terms = value.get("terms")
+    if not (isinstance(terms, list) and len(terms) == SIDE and all(isinstance(row, list) for row in terms)):
+        return False
+    numbers = [value.get("logit"), value.get("constant"), *(term for row in terms for term in row)]
+    return {*map(len, terms)} == {SIDE} and all(_is_number(number, LARGEST_LOGIT) for number in numbers)
+
+
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
-_FIELDS = {
+_FIELDS: dict[str, Callable[[Any], bool]] = {
     "predictions": lambda value: (
         isinstance(value, list) and all(_is_label(each, "label") and _is_number(each.get("score")) for each in value)
     ),
+    "explanations": lambda value: isinstance(value, list) and all(map(_is_explanation, value)),
     "error": lambda value: (
         value is None
         or (isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("type", "message")))
@@ -113,7 +126,9 @@ _FIELDS = {
     "path_bytes": lambda value: value is None or isinstance(value, str),
     "model": lambda value: value is None or isinstance(value, str),
     "remarks": _are_texts,
-    "truth": lambda value: value is None or _is_label(value, "name"),
+    "truth": lambda value: (
+        value is None or (_is_label(value, "name") and isinstance(value.get("label"), (str, type(None))))
+    ),
     "label": lambda value: value is None or isinstance(value, str),
     "label_score": lambda value: value is None or _is_number(value),
     "score": _is_number,
