@@ -152,7 +152,7 @@ def test_labels_that_are_no_keywords_of_iptc_are_said(call: Call, tmp_path: Path
     line = ("classify", CAT, "-m", tmp_path / "own", "-f", "exiftool", "--no-banner")
     done = call(*line)
     assert done.status == 0
-    assert done.err == "hiera: écureuil: not ASCII of 64 letters at most, so no keyword of IPTC; XMP has it\n"
+    assert done.err == "hiera: écureuil: IPTC takes keywords of up to 64 ASCII letters alone; it stands in XMP\n"
     refused = call(*line, "--keywords", "concepts")
     assert (refused.status, refused.out) == (2, "")
     assert "the classes of" in refused.err

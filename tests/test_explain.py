@@ -360,7 +360,7 @@ def test_a_model_with_classes_of_its_own_is_explained_by_their_names(call: Call,
     ]
     refused = call(*line, "--label", "dog")
     assert (refused.status, refused.out) == (2, "")
-    assert refused.err.startswith("hiera: error: 'dog' is not a label or a concept of the model's\n")
+    assert refused.err.startswith("hiera: error: 'dog' is not a label of the model's\n")
 
 
 def test_a_backbone_has_no_labels_to_explain(call: Call, tiny: Path, tmp_path: Path) -> None:

@@ -410,9 +410,14 @@ def test_no_page_of_somebody_else_names_what_is_removed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "other") == ["000001.thumbnail"]
 
 
-def test_a_folder_for_thumbnails_that_can_t_be_made_is_told_and_the_page_before_stays(tmp_path: Path) -> None:
-    (tmp_path / "page_files").touch()
-    with pytest.raises(OutputError, match=r"cannot write .*page_files: File exists"):
+def test_a_folder_for_thumbnails_that_can_t_be_made_is_told_and_the_page_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str, exist_ok: bool) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.makedirs", full)
+    with pytest.raises(OutputError, match=r"cannot write .*page_files: No space left on device"):
         written(tmp_path / "page.html", *(record(f"{number}.jpg") for number in range(MOST_WITHIN + 1)))
     assert len(photos_in((tmp_path / "page.part.html").read_text() + "</script>")) == MOST_WITHIN
 
@@ -585,28 +590,34 @@ LABELS = "  `hiera classify`, `hiera find` and `hiera evaluate` write such recor
         (b"[" * 100_000, "labels: line 1 is not JSON: nested too deep"),
         (b"\xff\n", "labels: line 1 is not UTF-8"),
         (b'{"path": "a", "predictions": [], "x": NaN}', "labels: line 1 is not JSON: it has NaN"),
-        (b'{"path": "a", "label_score": 1}', "labels: line 1 is not a record of labels: its score is not such"),
+        (
+            b'{"path": "a", "label_score": 1}',
+            "labels: line 1 is not a record of labels: its score is no number of such a size",
+        ),
         (b"3\n", "labels: line 1 is not a record of a photo: it has no path"),
         (b'[{"path": "a.jpg"}]', "labels: record 1 is not a record of labels: it has no predictions"),
         (b'{"path": "a", "features": [1]}', "labels: line 1 is a record of features: there is no page of those"),
         (b'{"path": "a", "loss": 1}', "labels: line 1 is a record of a reconstruction: there is no page of those"),
         (
             b'{"path": "a", "predictions": [{}]}',
-            "labels: line 1 is not a record of labels: its predictions is not such",
+            "labels: line 1 is not a record of labels: it has predictions of another kind",
         ),
         (
             json.dumps(record("a", explanations=[{**explanation(TABBY, TERMS), "terms": []}])).encode(),
-            "labels: line 1 is not a record of labels: its explanations is not such",
+            "labels: line 1 is not a record of labels: it has explanations of another kind",
         ),
         (
             json.dumps(record("a", explanations=[{**explanation(TABBY, TERMS), "logit": 10**400}])).encode(),
-            "labels: line 1 is not a record of labels: its explanations is not such",
+            "labels: line 1 is not a record of labels: it has explanations of another kind",
         ),
         (
             b'{"path": "a", "predictions": [], "truth": {"name": "b", "label": 3}}',
-            "labels: line 1 is not a record of labels: its truth is not such",
+            "labels: line 1 is not a record of labels: it has truth of another kind",
         ),
-        (b'{"path": "a", "predictions": [], "error": 3}', "labels: line 1 is not a record of labels: its error"),
+        (
+            b'{"path": "a", "predictions": [], "error": 3}',
+            "labels: line 1 is not a record of labels: it has error of another kind",
+        ),
         (
             b'{"path": "a", "predictions": [], "path_bytes": "%"}',
             "labels: line 1 is not a record of labels: its path_b",
@@ -676,3 +687,53 @@ def test_what_writes_no_page_imports_no_templates(environment: dict[str, str]) -
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_no_output_takes_the_place_of_an_input(call: Call) -> None:
+    shutil.copy(SAMPLES / "cat.jpg", "cat.png")
+    Path("list.txt").write_text("cat.png\n")
+    assert call("classify", "cat.png", "-o", "labels.jsonl", "-q").status == 0
+    Path("labels.html").write_bytes(Path("labels.jsonl").read_bytes())
+    for arguments in (
+        ["classify", "cat.png", "-f", "jsonl", "-o", "./cat.png"],
+        ["classify", "--files-from", "list.txt", "-f", "jsonl", "-o", "list.txt"],
+        ["explain", "cat.png", "-o", "cat.png"],
+        ["report", "labels.html", "-o", "labels.html"],
+    ):
+        before = {path.name: path.read_bytes() for path in Path().glob("*.*")}
+        done = call(*arguments, "--overwrite", "-q")
+        assert (done.status, done.err.splitlines()[0]) == (
+            2,
+            f"hiera: error: --output and an input name one file: {arguments[-1]}",
+        )
+        assert {path.name: path.read_bytes() for path in Path().glob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["labels.jsonl", "-o", "x.json"], "x.json is not called like a page\n  Name one: -o x.html"),
+        (["x.part.html", "-o", "x.html"], "x.part.html is what the unfinished page is called"),
+        ([".", "-o", "x.html"], ". is a folder, not records\n"),
+        (["/dev/zero", "-o", "x.html"], "/dev/zero is a device, not a file of records"),
+        (["tags.json", "-o", "x.html"], "tags.json: record 1 is for ExifTool"),
+    ],
+)
+def test_what_no_report_can_be_made_of_is_refused(call: Call, arguments: list[str], told: str) -> None:
+    shutil.copy(SAMPLES / "cat.jpg", "cat.jpg")
+    assert call("classify", "cat.jpg", "-f", "exiftool", "-o", "tags.json", "-q").status == 0
+    assert call("classify", "cat.jpg", "-o", "labels.jsonl", "-q").status == 0
+    shutil.copy("labels.jsonl", "x.part.html")
+    done = call("report", *arguments)
+    assert done.status == 2
+    assert done.err.startswith(f"hiera: error: {told}")
+
+
+def test_a_file_in_the_place_of_the_thumbnails_is_told_before_anything_is_done(call: Call) -> None:
+    Path("page_files").write_text("mine")
+    done = call("classify", SAMPLES, "-o", "page.html")
+    assert (done.status, done.err) == (
+        2,
+        "hiera: error: cannot write page_files, the folder of thumbnails: a file is there\n",
+    )
+    assert sorted(path.name for path in Path().iterdir()) == ["page_files"]

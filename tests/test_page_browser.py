@@ -528,7 +528,8 @@ def test_m_lays_the_map_of_a_label_over_what_the_model_sees(page: Open, tmp_path
     shown.wait("!document.getElementById('map').hidden")
     assert shown.element("#where-from").get_attribute("aria-pressed") == "true"
     assert shown.texts("#added") == [
-        "Each place adds −0.05 to 0.15 to the logit 24.22\u00a0=\u00a026.47\u00a0−\u00a02.25"
+        "Bright places speak for the label: each adds −0.05 to 0.15 "
+        "to the logit 24.22\u00a0=\u00a026.47\u00a0−\u00a02.25"
     ]
     assert shown.run(LIGHTEST) == [2, 5]
     assert shown.element("#map").get_attribute("aria-label") == (

@@ -32,7 +32,12 @@ def write(page: PageFile, records: Sequence[Record], request: Request, *, thumbn
 
     A photo that can't be read has the reason in its place, and is told of as by every run. Raises OutputError.
     """
-    report = Report(quiet=request.report.quiet, progress=request.report.shows_progress, verb=Shown.done)
+    report = Report(
+        quiet=request.report.quiet,
+        progress=request.report.shows_progress,
+        verb=Shown.done,
+        failing="shown without their photo",
+    )
     report.total = len(records)
     paths = [_path(record) if thumbnails else None for record in records]
     inputs = request.inputs

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hiera_cli.outputs.pictures import Pictures
 
 OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+OTHER_FILES = (".html", ".htm", ".json", ".jsonl", ".csv", ".tsv", ".txt")
 
 
 def is_one(output: str) -> bool:
@@ -27,14 +28,19 @@ def check(output: str | None, inputs: InputRequest, *, overwrite: bool) -> None:
         if overwrite:
             raise UsageError("--overwrite is about an --output, and there is none", "Name one: -o FILE.png, or -o DIR")
         return
-    from hiera_cli.commands.request import STDOUT
+    from hiera_cli.commands.request import STDOUT, check_apart
     from hiera_cli.inputs.source import STDIN
 
     if output in STDOUT:
         raise UsageError("pictures are not written to standard output", "Name a file: -o FILE.png")
+    check_apart(inputs, output)
     suffix = os.path.splitext(output)[1].lower()
     if suffix in OTHER_PICTURES and not os.path.isdir(output):
         raise UsageError(f"pictures are written as PNG, not as {suffix}", "Name a file: -o FILE.png, or a folder.")
+    if suffix in OTHER_FILES and not os.path.isdir(output):
+        raise UsageError(
+            f"pictures are written here, and {output} is not called like one", "Name a folder: -o pictures"
+        )
     one = len(inputs.inputs) == 1 and not inputs.lists
     several = not one or (inputs.inputs[0] != STDIN and os.path.isdir(inputs.inputs[0]))
     if is_one(output) and several:

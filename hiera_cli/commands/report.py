@@ -55,6 +55,7 @@ class Report:
         quiet: int = 0,
         progress: bool = False,
         verb: str = "labelled",
+        failing: str = "failed",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.answered = 0
@@ -68,6 +69,7 @@ class Report:
         self._quiet = quiet
         self._progress = progress
         self._verb = verb
+        self._failing = failing
         self._clock = clock
         self._started = self._resumed = self._latest = self._line = clock()
         self._rated: tuple[float, int] | None = None  # (when, done) from which the rate counts
@@ -205,7 +207,7 @@ class Report:
         done = self.before + self.done
         parts = [f"{done:,} done" if self.total is None else f"{done:,} of {self.total:,}"]
         if self.failed:
-            parts.append(f"{self.failed:,} failed")
+            parts.append(f"{self.failed:,} {self._failing}")
         if note := self.note():
             parts.append(note)
         since, count = self._rated or (now, 0)
@@ -223,7 +225,7 @@ class Report:
         seconds = self._clock() - self._started
         parts = [f"{self.answered:,} {self._verb}"]
         if self.failed:
-            parts.append(f"{self.failed:,} failed")
+            parts.append(f"{self.failed:,} {self._failing}")
         if self.before:
             parts.append(f"{self.before:,} done before")
         parts.append(duration(seconds))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import Annotated
 
 import typer
@@ -49,6 +51,13 @@ def report(
         )
     request.output.check()
     check_current_folder()
+    if path is not None:
+        stem, suffix = os.path.splitext(path)
+        if suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"{path} is not called like a page", f"Name one: -o {stem or 'page'}.html")
+        for name in files:
+            if os.path.basename(name) == f"{os.path.basename(stem)}.part{suffix}":
+                raise UsageError(f"{name} is what the unfinished page is called", "Name another --output.")
 
     from hiera_cli.commands import messages, pages
     from hiera_cli.commands import output as outputs
@@ -72,6 +81,12 @@ def _content(name: str) -> bytes:
     try:
         if name == "-":
             return sys.stdin.buffer.read()
+        if os.path.isdir(name):
+            raise UsageError(
+                f"{name} is a folder, not records", "A page of its photos: hiera classify FOLDER -o page.html"
+            )
+        if stat.S_ISCHR(os.stat(name).st_mode) and name.startswith("/dev/") and not name.startswith("/dev/fd/"):
+            raise UsageError(f"{name} is a device, not a file of records")
         with open(name, "rb") as stream:
             return stream.read()
     except (OSError, ValueError) as error:

@@ -158,7 +158,20 @@ def request_of(options: Mapping[str, Any], format: str, path: str | None, **chan
         known = {field.name for field in fields(record)}  # type: ignore[arg-type]
         return record(**{name: value for name, value in values.items() if name in known})
 
-    return Request(of(InputRequest), of(ModelRequest), of(OutputRequest), of(ReportRequest), values["offline"])
+    request = Request(of(InputRequest), of(ModelRequest), of(OutputRequest), of(ReportRequest), values["offline"])
+    check_apart(request.inputs, request.output.path)
+    return request
+
+
+def check_apart(inputs: InputRequest, output: str | None) -> None:
+    """Raise UsageError for an output that is one of the inputs, or a list of them: it would be lost."""
+    if output is None or not os.path.isfile(output):
+        return
+    from hiera_cli.inputs import source
+
+    for name in (*inputs.inputs, *inputs.lists):
+        if source.descriptor(name) is None and os.path.exists(name) and os.path.samefile(name, output):
+            raise UsageError(f"--output and an input name one file: {output}", "Name another --output.")
 
 
 def output_path(output: str | None) -> str | None:

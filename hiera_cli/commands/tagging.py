@@ -33,7 +33,8 @@ class Tagging:
         unfit = [name for name in dict.fromkeys(names) if not exiftool.fits_iptc(name)]
         if unfit:
             messages.remarks_unless(self._quiet)(
-                f"{_some(unfit)}: not ASCII of {exiftool.IPTC_BYTES} letters at most, so no keyword of IPTC; XMP has it"
+                f"{_some(unfit)}: IPTC takes keywords of up to {exiftool.IPTC_BYTES} ASCII letters alone; "
+                "it stands in XMP"
             )
 
     def write(self, results: Iterable[Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hiera_cli.images.recipe import Crop
 from hiera_cli.tasks.explain import Explained
-from hiera_cli.tasks.terms import Array, Explanation
+from hiera_cli.tasks.terms import Array, Explanation, in_parts
 
 MOST_LABELS = 23  # in one picture, which is held in memory
 SIDE = 448  # pixels of a panel: twice the crop
@@ -124,13 +124,10 @@ def _draw_scale(sheet: Image.Image, draw: ImageDraw.ImageDraw, left: int, low: f
 def _caption(explanation: Explanation) -> list[str]:
     """The lines below a panel: the label, one or two, and of numbers two."""
     number = f"class {explanation.index}" if explanation.index is not None else f"concept {explanation.wnid}"
-    places = float(explanation.terms.sum())
     return [
         *_wrapped(drawable(explanation.label)),
         f"{explanation.score:.1%}   {number}",
-        f"logit {explanation.logit:.2f} = {explanation.constant:.2f} + {places:.2f} from the places".replace(
-            "+ -", "- "
-        ),
+        in_parts(explanation),
     ]
 
 

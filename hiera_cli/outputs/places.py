@@ -8,7 +8,7 @@ from hiera_cli.system.printable import printable
 from hiera_cli.system.terminal import wrapped
 from hiera_cli.system.utf8 import escaped, raw_name
 from hiera_cli.tasks.explain import Explained
-from hiera_cli.tasks.terms import SIDE, Explanation
+from hiera_cli.tasks.terms import SIDE, Explanation, hundredths, in_parts
 
 SHADES, ASCII_SHADES = " ░▒▓█", " .+%@"
 CELLS = 2  # of a terminal, across a place
@@ -63,17 +63,11 @@ def table(
 
 def _numbers(explanation: Explanation) -> Iterator[str]:
     yield f"{explanation.score:.1%}"
-    places = _rounded(float(explanation.terms.sum()))
-    sign = "-" if places < 0 else "+"
-    constant = _rounded(explanation.constant)
-    yield f"logit {_rounded(explanation.logit):.2f} = {constant:.2f} {sign} {abs(places):.2f} from the places"
-    low, high = float(explanation.terms.min()), float(explanation.terms.max())
+    yield in_parts(explanation)
+    low, high = hundredths(float(explanation.terms.min())), hundredths(float(explanation.terms.max()))
     row, column = explanation.place
-    yield f"each {_rounded(low):.2f} to {_rounded(high):.2f}, most in row {row + 1}, column {column + 1}"
-
-
-def _rounded(value: float) -> float:
-    return round(value, 2) + 0.0  # no -0.0
+    most = f"most in row {row + 1}, column {column + 1}" if high > 0 else "none adds anything"
+    yield f"each {low:.2f} to {high:.2f}, {most}"
 
 
 def _map(explanation: Explanation, low: float, high: float, *, color: bool, unicode: bool) -> Iterator[str]:

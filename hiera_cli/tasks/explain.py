@@ -98,7 +98,8 @@ def named(text: str, labels: Sequence[Label]) -> Named:
         more = f" and {len(found) - TOLD_LABELS} more" if len(found) > TOLD_LABELS else ""
         raise UsageError(f"'{text}' names {len(found)} labels: {told}{more}", "Name one, by its index for example.")
     words = (word for label in labels for word in label.text.split(", "))
-    raise UsageError(f"'{text}' is not a label or a concept of the model's", wordnet.suggestion(text, words))
+    what = "a label or a concept of the model's" if is_imagenet else "a label of the model's"
+    raise UsageError(f"'{text}' is not {what}", wordnet.suggestion(text, words, concepts=is_imagenet))
 
 
 @dataclass(frozen=True)

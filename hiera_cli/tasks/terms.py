@@ -114,3 +114,15 @@ class Decomposition:
         shares = exponentials / exponentials.sum()
         terms: Array = self._places @ (shares @ self._head.weight[list(classes)])
         return logit, terms, logit - float(terms.sum())
+
+
+def hundredths(value: float) -> float:
+    """Rounded to two decimals, and no -0.0."""
+    return round(value, 2) + 0.0
+
+
+def in_parts(explanation: Explanation) -> str:
+    """Such as `logit 24.22 = 19.54 + 4.68 from the places`: it adds up as it is shown."""
+    logit, places = hundredths(explanation.logit), hundredths(float(explanation.terms.sum()))
+    sign = "-" if places < 0 else "+"
+    return f"logit {logit:.2f} = {hundredths(logit - places):.2f} {sign} {abs(places):.2f} from the places"

@@ -45,6 +45,9 @@ class PageFile:
         self._title = printable(title if title is not None else os.path.basename(stem))
         self._lines = Lines(os.path.dirname(os.path.abspath(path)))
         self._files = f"{path.removesuffix('.html')}_files"
+        if os.path.lexists(self._files) and not os.path.isdir(self._files):
+            self._file.discard()
+            raise OutputError(f"cannot write {self._files}, the folder of thumbnails: a file is there")
         self._folder: str | None = None  # of the thumbnails, from the first that has no place within
         self._count = 0  # thumbnails
         self._head_bytes = 0

@@ -221,12 +221,15 @@ document.addEventListener("DOMContentLoaded", () => {
     if (location.hash.slice(1) !== hash) history.replaceState(null, "", `#${hash}`);
   }
 
-  // What `only` says, as {name, test}: "label:3", "truth:3", "concept:n02084071", "confusion:3:7" (truth, answer).
+  // What `only` says, as {name, test}: "label:3", "truth:3", "right:3", "concept:n02084071", "confusion:3:7" (truth, answer).
   function onlyOf(only) {
     const [kind, first, second] = only.split(":");
     const [one, other] = [labels[first], labels[second]];
     if (kind === "label" && one) return { name: one.short, test: (photo) => photo.best?.number === one.number };
     if (kind === "truth" && one) return { name: `truth: ${one.short}`, test: (photo) => photo.truth?.number === one.number };
+    if (kind === "right" && one) {
+      return { name: `${one.short} → right`, test: (photo) => photo.truth?.number === one.number && photo.right };
+    }
     if (kind === "concept" && (concepts.has(first) || labels.some((label) => label.wnid === first))) {
       return { name: conceptName(first), test: (photo) => isUnder(photo.best, first) };
     }
@@ -685,8 +688,9 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!map) return;
     const [logit, constant, low, high] = map;
     const places = rounded(logit - constant);
-    const sum = `${rounded(logit)} = ${rounded(constant)} ${places.startsWith("−") ? `− ${places.slice(1)}` : `+ ${places}`}`;
-    find("added").textContent = `Each place adds ${rounded(low)} to ${rounded(high)} to the logit ${sum.replaceAll(" ", "\u00a0")}`;
+    const rest = rounded(Math.round(100 * logit) / 100 - Math.round(100 * (logit - constant)) / 100); // it adds up as shown
+    const sum = `${rounded(logit)} = ${rest} ${places.startsWith("−") ? `− ${places.slice(1)}` : `+ ${places}`}`;
+    find("added").textContent = `Bright places speak for the label: each adds ${rounded(low)} to ${rounded(high)} to the logit ${sum.replaceAll(" ", "\u00a0")}`;
     const scale = new ImageData(256, 1);
     for (let value = 0; value < 256; value += 1) paint(scale, value, value);
     find("scale").getContext("2d").putImageData(scale, 0, 0);
@@ -759,7 +763,7 @@ document.addEventListener("DOMContentLoaded", () => {
     find("matrix").hidden = !mistakes.size;
     const head = element("tr", {}, element("td"), ...classes.map((number) =>
       element("th", { scope: "col", title: shown(labels[number].text) }, element("span", {}, shown(labels[number].short)))));
-    const body = classes.map((truth) => element("tr", {}, element("th", { scope: "row", title: shown(labels[truth].text) },
+    const body = classes.filter((truth) => cells.has(truth)).map((truth) => element("tr", {}, element("th", { scope: "row", title: shown(labels[truth].text) },
       shown(labels[truth].short)), ...classes.map((answer) => cell(truth, answer, cells.get(truth)?.get(answer) ?? 0, most))));
     const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
     keepingFocus(find("matrix"), () => find("matrix").replaceChildren(table));
@@ -768,9 +772,9 @@ document.addEventListener("DOMContentLoaded", () => {
   function cell(truth, answer, many, most) {
     const made = element("td", { className: truth === answer ? "right" : "" });
     if (!many) return made;
-    const only = truth === answer ? `truth:${truth}` : `confusion:${truth}:${answer}`;
+    const only = truth === answer ? `right:${truth}` : `confusion:${truth}:${answer}`;
     const button = element("button", { type: "button", "aria-pressed": state.only === only, "data-key": only, onclick: () => {
-      choose({ only: state.only === only ? "" : only, status: truth === answer ? "right" : "all" });
+      choose({ only: state.only === only ? "" : only });
       find("told").scrollIntoView({ block: "nearest" });
     }, "aria-label": `${many}: truth ${shown(labels[truth].short)}, answer ${shown(labels[answer].short)}` }, String(many));
     if (truth !== answer) made.style.setProperty("--share", many / most);
@@ -833,7 +837,9 @@ document.addEventListener("DOMContentLoaded", () => {
       find("words").select();
     }
     if (event.key === "Escape" && event.target === find("words")) choose({ words: (find("words").value = "") });
-    if (event.key === "ArrowDown" && event.target === find("words")) {
+    const first = ["ArrowDown", "Enter"].includes(event.key) && event.target === find("words");
+    const fresh = event.key.startsWith("Arrow") && event.target === document.body && !dialog.open;
+    if (first || fresh) {
       event.preventDefault();
       focus(focused);
     }

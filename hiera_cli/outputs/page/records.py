@@ -68,6 +68,8 @@ def _not_json(where: str, error: Exception) -> UsageError:
 
 def _fault(value: Any) -> str | None:
     """What is wrong with a record, to stand behind its number; None if it is one of labels."""
+    if isinstance(value, dict) and "SourceFile" in value:
+        return "is for ExifTool: it is not a record of labels with their scores"
     if not isinstance(value, dict) or not isinstance(value.get("path"), str):
         return "is not a record of a photo: it has no path"
     if not {"predictions", "label_score", "explanations"} & value.keys():
@@ -76,10 +78,10 @@ def _fault(value: Any) -> str | None:
             return f"is a record of {what}: there is no page of those"
         return "is not a record of labels: it has no predictions"
     if "label_score" in value and "predictions" not in value and not _is_number(value.get("score")):
-        return "is not a record of labels: its score is not such"
+        return "is not a record of labels: its score is no number of such a size"
     wrong = [name for name, is_right in _FIELDS.items() if name in value and not is_right(value[name])]
     if wrong:
-        return f"is not a record of labels: its {wrong[0]} is not such"
+        return f"is not a record of labels: it has {wrong[0]} of another kind"
     try:
         from_fields(value["path"], value.get("path_bytes"))
     except ValueError:
