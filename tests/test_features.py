@@ -40,7 +40,9 @@ def assert_parity(got: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    "size", ["tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED if name != "tiny")]
+    "size",
+    # Of huge, which is made alike, the logits alone are held against the reference: it takes a minute.
+    ["tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED if name not in ("tiny", "huge"))],
 )
 def test_features_and_tokens_are_those_of_transformers(tmp_path: Path, open_fp32: Open, size: str) -> None:
     model = reference_model(PUBLISHED[size].architecture)
