@@ -141,7 +141,7 @@ class Classifier:
     ) -> Iterator[R]:
         decoding = Decoding(max_pixels=max_pixels, full=full_decode)
         arguments = (_argument(item, decoding) for item in _each(inputs))
-        found = find.expand(arguments, find.Walk(decode.suffixes), warn=lambda message: None)
+        found = find.expand(arguments, find.Walk(decode.suffixes, offline=self.offline), warn=lambda message: None)
         options = Options(workers, decoding=decoding, offline=self.offline, model=self.name)
         return iter(Stream(found, lambda: self, task, options))
 

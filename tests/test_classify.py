@@ -385,7 +385,11 @@ def test_what_was_named_as_an_image_by_mistake_is_told_with_what_to_do(
         ("list0", b"cat.jpg\0dog.jpg\0", "{seems} (--files0-from list0 reads it)"),
         ("gone", b"mouse.jpg\n", "not an image of a format that is read here"),
         ("notes.txt", b"cat.jpg is a cat\n", "not an image of a format that is read here"),
-        ("a.zip", b"PK\x03\x04\x14\0", "it is a ZIP archive, not an image; unpack it first"),
+        (
+            "a.zip",
+            b"PK\x03\x04\x14\0",
+            "the archive is damaged: its list of members, at its end, is missing or broken; `zip -FF` may mend it",
+        ),
         ("a.tar", b"cat.jpg".ljust(257, b"\0") + b"ustar\0", "it is a tar archive, not an image; unpack it first"),
         ("a.mp4", b"\0\0\0\x20ftypisom\0\0\2\0", "it is a video, not an image; `ffmpeg -i` makes images of it"),
         ("a.pdf", b"%PDF-1.7\n", "it is a PDF, not an image; `pdftoppm -png` makes images of its pages"),

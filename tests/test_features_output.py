@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import tracemalloc
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file
 from hiera_cli.outputs.arrays import ArrayFile, entries
 from hiera_cli.outputs.formats import jsonl
 from hiera_cli.outputs.parquet import parquet
-from hiera_cli.result import Failure
+from hiera_cli.result import Failure, Records
 from hiera_cli.tasks.embed import Embedded, unit_length
 
 ODD = ["a.jpg", "line\nbreak\t.jpg", "😀 日本.jpg", os.fsdecode(b"caf\xe9.jpg"), 'quote".jpg', "a.jpg"]
@@ -150,14 +151,15 @@ def test_parquet_has_the_columns_of_the_record(tmp_path: Path, tokens: bool) -> 
     import pyarrow.parquet as pq
 
     file = tmp_path / "f.parquet"
-    file.write_bytes(b"".join(parquet(results(tokens), SETTINGS, tokens=tokens)))
+    file.write_bytes(b"".join(parquet(results(tokens), Records(Embedded, settings={**SETTINGS, "tokens": tokens}))))
     rows = pq.read_table(file).to_pylist()
     records = [orjson.loads(line) for line in "".join(jsonl(results(tokens))).splitlines()]
     assert [list(row) for row in rows] == [list(record) for record in records]
     for row, record in zip(rows, records, strict=True):
         wanted = record.pop("features")
         found = row.pop("features")
-        assert row == record
+        name = record["path_bytes"]
+        assert row == {**record, "path_bytes": name and base64.b64decode(name)}
         assert found is wanted is None or np.array_equal(np.float32(found), np.float32(wanted))
 
 
@@ -166,7 +168,7 @@ def test_parquet_is_whole_wherever_the_results_end(tmp_path: Path) -> None:
 
     for count in (0, 1, 5):
         file = tmp_path / f"{count}.parquet"
-        file.write_bytes(b"".join(parquet(results()[:count], SETTINGS, tokens=False)))
+        file.write_bytes(b"".join(parquet(results()[:count], Records(Embedded, settings=SETTINGS))))
         assert pq.read_table(file).column("path").to_pylist() == [r.to_dict()["path"] for r in results()[:count]]
 
 

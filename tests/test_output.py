@@ -20,16 +20,17 @@ import orjson
 import pytest
 
 from hiera_cli.errors import OutputError
+from hiera_cli.outputs import names
 from hiera_cli.outputs.destination import OutputFile, OutputStream, is_stream
 from hiera_cli.outputs.formats import Writer
 from hiera_cli.outputs.labels import RECORDS, plain, table
-from hiera_cli.outputs.names import FORMATS
 from hiera_cli.result import Failure
 from hiera_cli.system.printable import printable
 from hiera_cli.system.streams import ReaderGone
 from hiera_cli.system.utf8 import from_fields
 from hiera_cli.tasks.classify import Classified, Prediction
 
+FORMATS = tuple(name for name in names.FORMATS if name != "parquet")  # of text
 SETTINGS = {"top_k": 2, "min_score": 0.05, "full_decode": False}
 CAT = Classified(
     "cat.jpg",

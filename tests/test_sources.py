@@ -107,7 +107,7 @@ def test_what_is_no_folder_is_taken_as_it_stands_and_no_folder_walk_is_prepared(
         ("HTTP://EXAMPLE.COM/CAT.JPG", Kind.URL),
         ("ftp://example.com/cat.jpg", Kind.URL),
         ("file:///etc/passwd", Kind.URL),
-        ("s3://bucket/cat.jpg", Kind.URL),
+        ("s3://bucket/cat.jpg", Kind.CLOUD),
         ("http://", Kind.URL),
         ("http:/example.com/cat.jpg", Kind.FILE),
         ("./http://example.com/cat.jpg", Kind.FILE),

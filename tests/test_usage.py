@@ -89,7 +89,7 @@ def test_a_usage_error_is_a_sentence_and_what_was_probably_meant(call: Call, arg
         (["info", "--engine", "PyTorch"], "--engine: 'PyTorch' is not one of auto, torch, openvino", "torch"),
         (
             ["classify", "x", "-f", "jsnl"],
-            "--format: 'jsnl' is not one of table, plain, json, jsonl, csv, tsv, html, exiftool",
+            "--format: 'jsnl' is not one of table, plain, json, jsonl, csv, tsv, parquet, html, exiftool",
             "jsonl",
         ),
         (["download", "--overwrite"], "there is no option --overwrite", "--force"),

@@ -14,7 +14,9 @@ import typer
 from hiera_cli.checkpoints.published import MODELS
 from hiera_cli.commands import messages
 from hiera_cli.commands.options import (
+    Archives,
     BatchSize,
+    Column,
     Device,
     Engine,
     Exclude,
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from hiera_cli.checkpoints.checkpoint import Checkpoint
     from hiera_cli.classifier import Classifier
     from hiera_cli.commands.tagging import Tagging
-    from hiera_cli.outputs.formats import Writer
+    from hiera_cli.result import Records
     from hiera_cli.tasks.classify import Classify
 
 
@@ -89,8 +91,9 @@ def classify(
             "-f",
             "--format",
             metavar="FORMAT",
-            help="table, plain, json, jsonl, csv, tsv, html (a page to look at) or exiftool (which takes it to write "
-            "labels into photos). By default: from the suffix of --output, else table on a terminal, plain elsewhere.",
+            help="table, plain, json, jsonl, csv, tsv, parquet, html (a page to look at) or exiftool (which takes it "
+            "to write labels into photos). By default: from the suffix of --output, else table on a terminal, plain "
+            "elsewhere.",
             autocompletion=completes(LABEL_FORMATS),
             callback=one_of(LABEL_FORMATS),
         ),
@@ -160,6 +163,8 @@ def classify(
     exclude: Exclude = None,
     hidden: Hidden = False,
     follow: Follow = False,
+    archives: Archives = False,
+    column: Column = "",
     max_pixels: MaxPixels = MAX_PIXELS,
     full_decode: FullDecode = False,
     url_timeout: UrlTimeout = Limits.total,
@@ -171,7 +176,7 @@ def classify(
     verbose: Verbose = False,
 ) -> None:
     """Label images: the top-k labels of files, folders, URLs or stdin."""
-    from hiera_cli.commands.request import asked_format, output_path, request_of
+    from hiera_cli.commands.request import asked_format, check_parquet, output_path, request_of
 
     options = locals()
     path = output_path(output)
@@ -186,6 +191,8 @@ def classify(
             f"--explain is for JSON records and pages, and this run writes {name}",
             "Use -f json or jsonl, or -o page.html. Pictures of it: hiera explain INPUT -o FILE.png",
         )
+    if name == "parquet":
+        check_parquet(path)
     if keywords and name != "exiftool":
         raise UsageError(f"--keywords is for exiftool, and this run writes {name}", "Use -f exiftool.")
     request = request_of(options, name, path)
@@ -214,11 +221,12 @@ def classify(
         with suppress(CheckpointError):  # what is not on this machine is checked when it is
             _check(resolve.resolve(model, labels=True, offline=True), task, tagging)
     read = run.reading(request, resolve.record_name(model))
+    records = read.records(task)
     if name == "html":
         opened = outputs.opened_page(request.output)
     else:
-        writer = tagging.write if tagging else _writer(name, path, null=null)
-        opened = outputs.opened(request.output, writer, read.records(task))
+        writer = tagging.write if tagging else _writer(name, path, records, null=null)
+        opened = outputs.opened(request.output, writer, records)
     status = run.Run(request, opened, task, read, partial(_loaded, load_classifier, task, tagging)).run()
     raise typer.Exit(tagging.concluded(status) if tagging else status)
 
@@ -269,12 +277,16 @@ def _default_format(path: str | None, *, null: bool) -> str:
     return format_of_suffix(path, SUFFIXES, FORMATS) or "plain"
 
 
-def _writer(name: str, path: str | None, *, null: bool) -> Writer:
+def _writer(name: str, path: str | None, records: Records, *, null: bool) -> Any:
     from hiera_cli.outputs.labels import RECORDS, plain, table
     from hiera_cli.system import terminal
 
     if name in RECORDS:
         return RECORDS[name]
+    if name == "parquet":
+        from hiera_cli.outputs.parquet import parquet
+
+        return partial(parquet, records=records)
     if name == "plain":
         return partial(plain, null=null)
     encoding = "utf-8" if path else (sys.stdout.encoding or "ascii")

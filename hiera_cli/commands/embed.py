@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hiera_cli.commands.options import (
+    Archives,
     BatchSize,
+    Column,
     Device,
     Engine,
     Exclude,
@@ -80,6 +81,8 @@ def embed(
     exclude: Exclude = None,
     hidden: Hidden = False,
     follow: Follow = False,
+    archives: Archives = False,
+    column: Column = "",
     max_pixels: MaxPixels = MAX_PIXELS,
     full_decode: FullDecode = False,
     url_timeout: UrlTimeout = Limits.total,
@@ -112,12 +115,12 @@ def embed(
 
     task = Embed(tokens, normalize)
     read = run.reading(request, resolve.record_name(model))
-    opened = _opened(request.output, read.records(task), tokens)
+    opened = _opened(request.output, read.records(task))
     raise typer.Exit(run.Run(request, opened, task, read, load_classifier).run())
 
 
 def _format(asked: str | None, path: str | None) -> str:
-    from hiera_cli.commands.request import format_of_suffix
+    from hiera_cli.commands.request import check_parquet, format_of_suffix
 
     name = asked or (format_of_suffix(path, FEATURE_SUFFIXES, FEATURE_FORMATS) if path is not None else None)
     if name is None and path is not None:
@@ -126,17 +129,14 @@ def _format(asked: str | None, path: str | None) -> str:
         raise UsageError(
             "features need a file, or a format to print them in", "Name a file: -o FILE.npz. Or print them: -f jsonl"
         )
-    if path is None and (name in ARRAYS or (name == "parquet" and sys.stdout.isatty())):
+    if path is None and name in ARRAYS:
         raise UsageError(f"{name} is for files, and this run writes to standard output", f"Name one: -o FILE.{name}")
     if name == "parquet":
-        from importlib.util import find_spec
-
-        if find_spec("pyarrow") is None:
-            raise UsageError("Parquet needs pyarrow, which is not installed", "pip install 'hiera-cli[parquet]'")
+        check_parquet(path)
     return name
 
 
-def _opened(request: OutputRequest, records: Records, tokens: bool) -> Opened:
+def _opened(request: OutputRequest, records: Records) -> Opened:
     from hiera_cli.commands import output as outputs
     from hiera_cli.outputs.formats import json_array, jsonl
 
@@ -146,5 +146,5 @@ def _opened(request: OutputRequest, records: Records, tokens: bool) -> Opened:
     if writer is None:
         from hiera_cli.outputs.parquet import parquet
 
-        writer = partial(parquet, settings=records.settings, tokens=tokens)
+        writer = partial(parquet, records=records)
     return outputs.opened(request, writer, records)

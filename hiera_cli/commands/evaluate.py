@@ -88,7 +88,10 @@ def evaluate(
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Write each image's record here: .jsonl, .json, .csv, .tsv or .html."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write each image's record here: .jsonl, .json, .csv, .tsv, .parquet or .html.",
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -234,6 +237,7 @@ def _record_format(path: str | None) -> str:
     """Of the records. Raises UsageError for a suffix that no format has."""
     if path is None:
         return ""
+    from hiera_cli.commands.request import check_parquet
     from hiera_cli.outputs.destination import is_stream
     from hiera_cli.outputs.evaluated import SUFFIXES
 
@@ -242,7 +246,9 @@ def _record_format(path: str | None) -> str:
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         fault = f"no format of records has the suffix {suffix!r}" if suffix else "no suffix names a format"
-        raise UsageError(f"{path}: {fault}", "Name one: .jsonl, .json, .csv, .tsv or .html")
+        raise UsageError(f"{path}: {fault}", "Name one: .jsonl, .json, .csv, .tsv, .parquet or .html")
+    if SUFFIXES[suffix] == "parquet":
+        check_parquet(path)
     return SUFFIXES[suffix]
 
 
@@ -465,7 +471,14 @@ def _opened(request: Request, records: Records) -> Opened:
         return outputs.Output(_nothing, _Nowhere())
     if request.output.format == "html":
         return outputs.opened_page(request.output)
-    return outputs.opened(request.output, RECORDS[request.output.format], records)
+    writer: Any = RECORDS.get(request.output.format)
+    if writer is None:
+        from functools import partial
+
+        from hiera_cli.outputs.parquet import parquet
+
+        writer = partial(parquet, records=records)
+    return outputs.opened(request.output, writer, records)
 
 
 def _nothing(results: Iterable[Any]) -> Iterator[str]:

@@ -13,7 +13,9 @@ import typer
 from hiera_cli.checkpoints.published import MODELS
 from hiera_cli.commands import messages
 from hiera_cli.commands.options import (
+    Archives,
     BatchSize,
+    Column,
     Device,
     Engine,
     Exclude,
@@ -99,6 +101,8 @@ def explain(
     exclude: Exclude = None,
     hidden: Hidden = False,
     follow: Follow = False,
+    archives: Archives = False,
+    column: Column = "",
     max_pixels: MaxPixels = MAX_PIXELS,
     full_decode: FullDecode = False,
     url_timeout: UrlTimeout = Limits.total,

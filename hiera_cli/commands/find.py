@@ -118,8 +118,8 @@ def find(
             "-f",
             "--format",
             metavar="FORMAT",
-            help="table, plain, json, jsonl, csv, tsv or html, a page to look at. By default: from the suffix of "
-            "--output, else table on a terminal and plain elsewhere.",
+            help="table, plain, json, jsonl, csv, tsv, parquet or html, a page to look at. By default: from the suffix "
+            "of --output, else table on a terminal and plain elsewhere.",
             autocompletion=completes(FORMATS),
             callback=one_of(FORMATS),
         ),
@@ -150,7 +150,14 @@ def find(
     verbose: Verbose = False,
 ) -> None:
     """Find photos by what they show, or by a photo that they are like: their paths, best first."""
-    from hiera_cli.commands.request import asked_format, check_current_folder, index_path, output_path, request_of
+    from hiera_cli.commands.request import (
+        asked_format,
+        check_current_folder,
+        check_parquet,
+        index_path,
+        output_path,
+        request_of,
+    )
 
     check_current_folder()
     lists = {"inputs": None, "files_from": None, "files0_from": None}
@@ -163,6 +170,8 @@ def find(
             f"--null ends the lines of plain output, and this run writes {name}",
             "Leave it out, or use --format plain.",
         )
+    if name == "parquet":
+        check_parquet(file)
     asked, paths = _split(words or [], queries or [], like)
     if like == "":
         raise UsageError("the photo of --like is empty", "Is a variable of the script not set?")
@@ -239,9 +248,9 @@ def find(
             columns = terminal.columns(sys.stdout.fileno()) if name == "table" and file is None else None
             write = found.writer(name, labels, null=null, columns=columns, percent=like is None)
             text = write(answers)
-            while chunk := "".join(islice(text, CHUNK)):
+            while some := [*islice(text, CHUNK)]:
                 if rows or file is None:  # a search that finds nothing leaves no empty document
-                    sink.write(chunk)
+                    sink.write("".join(some) if isinstance(some[0], str) else b"".join(some))
             sink.close(complete=bool(rows))
             if rows and file is not None:
                 tell(f"{len(rows[:most]):,} found, in {file}")

@@ -21,6 +21,8 @@ GROUPS = {
         "--exclude",
         "--hidden",
         "--follow",
+        "--archives",
+        "--column",
     ),
     "Model": (
         "--model",

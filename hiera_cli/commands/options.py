@@ -70,7 +70,11 @@ def completed_concepts(incomplete: str) -> list[str]:
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT...", help="Files, folders, http(s) URLs, - for stdin.", show_default=False),
+    typer.Argument(
+        metavar="INPUT...",
+        help="Files, folders, archives (tar, zip, Parquet), http(s) and s3, gs, az, hf URLs, - for stdin.",
+        show_default=False,
+    ),
 ]
 FilesFrom = Annotated[
     list[str] | None,
@@ -86,6 +90,10 @@ Exclude = Annotated[
 ]
 Hidden = Annotated[bool, typer.Option("--hidden", help="Take hidden files and folders too.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Follow links in folders.")]
+Archives = Annotated[bool, typer.Option("--archives", help="Take the images in archives that folders hold, too.")]
+Column = Annotated[
+    str, typer.Option(metavar="NAME", help="Which column of Parquet has the images.", show_default="the only one")
+]
 MaxPixels = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse larger images.")]
 FullDecode = Annotated[
     bool, typer.Option("--full-decode", help="Decode large JPEGs in full, as the reference does: slower.")
@@ -93,7 +101,9 @@ FullDecode = Annotated[
 UrlTimeout = Annotated[
     float, typer.Option(metavar="SECONDS", min=0.1, help="Time for one URL, retries included.", callback=finite)
 ]
-MaxMib = Annotated[int, typer.Option(metavar="MIB", min=1, help="Size of one URL's body, or of stdin.")]
+MaxMib = Annotated[
+    int, typer.Option(metavar="MIB", min=1, help="Size of one URL's body, of stdin, or of an image in an archive.")
+]
 Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Decoding threads. Chosen well by itself.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use no network, for weights or inputs.")]
 

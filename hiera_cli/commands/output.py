@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hiera_cli.commands.request import OutputRequest
 from hiera_cli.errors import OutputError
+from hiera_cli.inputs.source import is_cloud
 from hiera_cli.outputs.arrays import ArrayFile, entries
 from hiera_cli.outputs.destination import OutputFile, OutputStream, encoded, is_stream
 from hiera_cli.outputs.formats import Writer
@@ -94,6 +95,8 @@ class Stdout:
 def opened_arrays(request: OutputRequest, records: Records) -> Output:
     """The output of an array format, opened. records: of `hiera embed`. Raises OutputError."""
     assert request.path is not None
+    if is_cloud(request.path):
+        raise OutputError(f"{request.format} is written on this machine alone, not to {request.path}", "Use .parquet.")
     if is_stream(request.path):
         raise OutputError(f"cannot write {request.path}: {request.format} needs a file", "Name one: -o FILE")
     tokens = records.settings["tokens"]
@@ -139,7 +142,9 @@ def unfinished_on_error(sink: Sink) -> Iterator[None]:
         raise
 
 
-def opened(request: OutputRequest, writer: Writer, records: Records) -> Output:
+def opened(
+    request: OutputRequest, writer: Writer | Callable[[Iterable[Any]], Iterator[bytes]], records: Records
+) -> Output:
     """The output, opened. records: of the run, which those to go on with are held against.
 
     Raises OutputError if it can't be written or gone on with.
@@ -147,6 +152,10 @@ def opened(request: OutputRequest, writer: Writer, records: Records) -> Output:
     path = request.path
     if path is None:
         return Output(writer, Stdout(shows_control=request.format == "table"))
+    if is_cloud(path):
+        from hiera_cli.outputs.cloud import CloudFile
+
+        return Output(writer, CloudFile(path, overwrite=request.overwrite), path)
     if is_stream(path):
         return Output(writer, OutputStream(path), path)
     if request.format == "jsonl":

@@ -29,8 +29,10 @@ def check(output: str | None, inputs: InputRequest, *, overwrite: bool) -> None:
             raise UsageError("--overwrite is about an --output, and there is none", "Name one: -o FILE.png, or -o DIR")
         return
     from hiera_cli.commands.request import STDOUT, check_apart
-    from hiera_cli.inputs.source import STDIN
+    from hiera_cli.inputs.source import STDIN, is_cloud
 
+    if is_cloud(output):
+        raise UsageError("pictures are saved on this machine alone", "Name a file: -o FILE.png, or a folder.")
     if output in STDOUT:
         raise UsageError("pictures are not written to standard output", "Name a file: -o FILE.png")
     check_apart(inputs, output)
@@ -42,11 +44,21 @@ def check(output: str | None, inputs: InputRequest, *, overwrite: bool) -> None:
             f"pictures are written here, and {output} is not called like one", "Name a folder: -o pictures"
         )
     one = len(inputs.inputs) == 1 and not inputs.lists
-    several = not one or (inputs.inputs[0] != STDIN and os.path.isdir(inputs.inputs[0]))
+    several = not one or (inputs.inputs[0] != STDIN and _holds_several(inputs.inputs[0]))
     if is_one(output) and several:
         raise UsageError(
             f"{output} is one picture, and there may be several inputs", "Name a folder for them: -o pictures"
         )
+
+
+def _holds_several(name: str) -> bool:
+    """Whether it is a folder, a prefix or an archive."""
+    from hiera_cli.inputs import archives
+    from hiera_cli.inputs.source import is_cloud
+
+    if is_cloud(name):
+        return os.path.splitext(name)[1].lower() not in archives.PICTURES
+    return os.path.isdir(name) or archives.is_archive(name)
 
 
 def opened(output: str, *, overwrite: bool) -> Pictures:

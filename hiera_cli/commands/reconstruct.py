@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hiera_cli.commands.options import (
+    Archives,
+    Column,
     Device,
     Exclude,
     Files0From,
@@ -91,6 +93,8 @@ def reconstruct(
     exclude: Exclude = None,
     hidden: Hidden = False,
     follow: Follow = False,
+    archives: Archives = False,
+    column: Column = "",
     max_pixels: MaxPixels = MAX_PIXELS,
     full_decode: FullDecode = False,
     url_timeout: UrlTimeout = Limits.total,

@@ -62,6 +62,7 @@ REMEDIES: dict[str, str] = {
 
 # Of an input that failed: behind the message, in brackets. {path}: the input's.
 INPUT_REMEDIES: dict[str, str] = {
+    "column": "--column names one",
     "files_from": "--files-from {path} reads it",
     "files0_from": "--files0-from {path} reads it",
     "max_mib": "--max-mib raises it",

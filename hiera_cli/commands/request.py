@@ -6,6 +6,7 @@ Free of what reads images and runs models: the checks come before those are impo
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ class InputRequest:
     exclude: tuple[str, ...] = ()
     hidden: bool = False
     follow: bool = False
+    archives: bool = False
+    column: str = ""
     max_pixels: int = MAX_PIXELS
     full_decode: bool = False
     url_timeout: float = Limits.total
@@ -41,7 +44,7 @@ class InputRequest:
 
     @property
     def limits(self) -> Limits:
-        """Of a URL and of stdin."""
+        """Of a URL, of stdin and of what is in an archive."""
         return Limits(min(Limits.connect, self.url_timeout), self.url_timeout, self.max_mib << 20)
 
     def check(self, command: str) -> None:
@@ -77,6 +80,7 @@ class OutputRequest:
     path: str | None = None
     overwrite: bool = False
     resume: bool = False
+    offline: bool = False
 
     def check(self) -> None:
         """Raise UsageError if --overwrite and --resume ask for what this output can't do."""
@@ -85,6 +89,15 @@ class OutputRequest:
         for asked, option in ((self.resume, "--resume"), (self.overwrite, "--overwrite")):
             if asked and self.path is None:
                 raise UsageError(f"{option} is about an --output, and there is none", "Name one: -o FILE.jsonl")
+        if self.path is not None:
+            from hiera_cli.inputs.source import is_cloud
+
+            if self.offline and is_cloud(self.path):
+                raise UsageError(f"--offline contradicts an --output on the network: {self.path}")
+            if self.resume and is_cloud(self.path):
+                raise UsageError(
+                    "--resume goes on with a file on this machine", "Write there, and copy it when complete."
+                )
         if not self.resume:
             return
         if self.format != "jsonl":
@@ -172,6 +185,16 @@ def check_apart(inputs: InputRequest, output: str | None) -> None:
     for name in (*inputs.inputs, *inputs.lists):
         if source.descriptor(name) is None and os.path.exists(name) and os.path.samefile(name, output):
             raise UsageError(f"--output and an input name one file: {output}", "Name another --output.")
+
+
+def check_parquet(path: str | None) -> None:
+    """Raise UsageError if Parquet can't be written: to a terminal, or without pyarrow. path: None for stdout."""
+    if path is None and sys.stdout.isatty():
+        raise UsageError("parquet is for files, and this run writes to a terminal", "Name one: -o FILE.parquet")
+    from importlib.util import find_spec
+
+    if find_spec("pyarrow") is None:
+        raise UsageError("Parquet needs pyarrow, which is not installed", "pip install 'hiera-cli[parquet]'")
 
 
 def output_path(output: str | None) -> str | None:

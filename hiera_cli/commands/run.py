@@ -72,7 +72,16 @@ class Run:
         self._skipped = skipped or Skipped()
         self._skipped.tell = self._name_skipped if request.report.verbose else None
         inputs = request.inputs
-        self._walk = find.Walk(decode.suffixes, inputs.exclude, inputs.hidden, inputs.follow)
+        self._walk = find.Walk(
+            decode.suffixes,
+            inputs.exclude,
+            inputs.hidden,
+            inputs.follow,
+            inputs.archives,
+            inputs.column,
+            inputs.limits.bytes,
+            request.offline,
+        )
         self._report.total = total
         self._report.note = note
         found = self._sources() if sources is None else sources

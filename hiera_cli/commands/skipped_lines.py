@@ -16,6 +16,11 @@ def skipped_lines(skipped: Skipped) -> list[str]:
         parts.append(f"{files:,} {are} ({_kinds(skipped, files)})")
     if skipped.links:
         parts.append(f"{skipped.links:,} link{'s' * (skipped.links > 1)} (--follow)")
+    if skipped.links_in_archives:
+        parts.append(f"{skipped.links_in_archives:,} link{'s' * (skipped.links_in_archives > 1)} in archives")
+    if archives := skipped.archives_in_archives:
+        are = "archive in an archive" if archives == 1 else "archives in archives"
+        parts.append(f"{archives:,} {are} (unpack the outer one first)")
     if skipped.hidden:
         parts.append(f"{skipped.hidden:,} hidden (--hidden)")
     lines = [f"skipped {', '.join(parts)}"] if parts else []

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 
-from hiera_cli.errors import InputError, NotFoundError, ReadError
-from hiera_cli.inputs import signatures
+from hiera_cli.errors import DecodeError, InputError, NotFoundError, ReadError
+from hiera_cli.inputs import archives, signatures
 from hiera_cli.inputs.read import first_bytes
 from hiera_cli.inputs.skipped import Skipped
-from hiera_cli.inputs.source import STDIN, Kind, Source, descriptor, is_url
+from hiera_cli.inputs.source import STDIN, Kind, Source, descriptor, is_cloud, is_url
+from hiera_cli.limits import Limits
 
 RUN = 1 << 13  # names of a folder that are sorted together
 # Of the names that a listing took, a folder's is marked at its end, with a character that no name has and that sorts
@@ -28,13 +29,19 @@ class Walk:
 
     suffixes: of the files that are taken, lower case; of a file without one the first bytes decide. exclude: globs; one
     without a slash is held against each name, one with a slash against the path below the folder and against the whole
-    path. hidden: take names that begin with a dot. follow: follow links.
+    path. hidden: take names that begin with a dot. follow: follow links. archives: take what is in archives; of one
+    that is named outright it is taken anyway. column: of Parquet, that has the images; "" for the only one.
+    member_bytes: of an image in an archive, at most. offline: prefixes of storage elsewhere are not listed.
     """
 
     suffixes: Callable[[], frozenset[str]]
     exclude: tuple[str, ...] = ()
     hidden: bool = False
     follow: bool = False
+    archives: bool = False
+    column: str = ""
+    member_bytes: int = Limits.bytes
+    offline: bool = False
 
 
 Warn = Callable[[str], None]
@@ -48,7 +55,7 @@ def expand(
     stdin_taken: bool = False,
     skipped: Skipped | None = None,
 ) -> Iterator[Source]:
-    """Yield the inputs that the arguments name: files, URLs and descriptors as they stand, folders walked.
+    """Yield the inputs that the arguments name: files, URLs and descriptors as they stand, folders and archives walked.
 
     Lazy: a folder is listed when its turn comes. What is not there is yielded too, with its error; what is a Source
     already, as it is. stdin_taken: stdin is the list that the arguments come from, so it can't be an image as well.
@@ -56,6 +63,7 @@ def expand(
     """
     skipped = skipped or Skipped()
     taken = {0} if stdin_taken else set()
+    members = archives.NamedMembers()
     for argument in arguments:
         if isinstance(argument, Source):
             yield argument
@@ -64,6 +72,14 @@ def expand(
             again = ReadError("it was read already" if number else "stdin was read already")
             yield Source(argument, kind, again if number in taken else None)
             taken.add(number)
+        elif is_cloud(argument):
+            if walk.offline:
+                yield Source(argument, Kind.CLOUD)
+            else:
+                from hiera_cli.inputs import cloud  # asyncio takes 0.03 s to import
+
+                excludes = _Excludes(walk.exclude, argument, skipped)
+                yield from cloud.sources(argument, walk, excludes.match, skipped, warn)
         elif is_url(argument):
             yield Source(argument, Kind.URL)
         elif os.path.isdir(argument):
@@ -73,17 +89,32 @@ def expand(
                 yield source
             if not found:
                 warn(f"{argument}: no images in this folder")
+        elif archives.is_archive(argument):
+            found = False
+            for source in _in_archive(argument, walk, skipped):
+                found = True
+                yield source
+            if not found:
+                warn(f"{argument}: no images in this archive")
+        elif not os.path.lexists(argument) and (member := members.source(argument, walk)):
+            yield member
         else:
             yield Source(argument)
 
 
-def count(arguments: Iterable[str], walk: Walk) -> int:
-    """How many inputs `expand` would yield. Says nothing, and keeps no name but those of folders."""
+def _in_archive(path: str, walk: Walk, skipped: Skipped) -> Iterator[Source]:
+    return archives.sources(path, walk, _Excludes(walk.exclude, path, skipped).match, skipped)
+
+
+def count(arguments: Iterable[str], walk: Walk) -> int | None:
+    """How many inputs `expand` would yield; None if that takes reading archives. Keeps no name but those of folders."""
     files = 0
+    unknown = False
 
     def folders(names: Iterator[str]) -> Iterator[str]:
-        nonlocal files
+        nonlocal files, unknown
         for name in names:
+            unknown |= walk.archives and archives.has_suffix(name)
             if name.endswith(FOLDER):
                 yield name
             else:
@@ -91,11 +122,18 @@ def count(arguments: Iterable[str], walk: Walk) -> int:
 
     others = 0
     for argument in arguments:
+        unknown |= is_cloud(argument)
         if argument != STDIN and not is_url(argument) and os.path.isdir(argument):
             found = _walk(argument, walk, lambda warning: None, Skipped(), lambda here, names: _sorted(folders(names)))
             others += sum(1 for _ in found)
+        elif argument != STDIN and not is_url(argument) and archives.is_archive(argument):
+            members = archives.count(argument, walk, _Excludes(walk.exclude, argument, Skipped()).match)
+            unknown |= members is None
+            others += members or 0
         else:
             others += 1
+        if unknown:
+            return None
     return files + others
 
 
@@ -173,7 +211,16 @@ def _walk(
             levels.pop()
             continue
         path = os.path.join(level.below, name)
-        if not path.endswith(FOLDER):
+        if walk.archives and archives.has_suffix(path):
+            where = os.path.join(folder, path)
+            for source in _in_archive(where, walk, skipped):
+                if source.path == where and isinstance(source.error, DecodeError):  # a table of something else
+                    skipped.add(os.path.splitext(where)[1].lower())
+                    if skipped.tell:
+                        skipped.tell(where, source.error.message)
+                else:
+                    yield source
+        elif not path.endswith(FOLDER):
             yield Source(os.path.join(folder, path))
         elif failed := enter(path.removesuffix(FOLDER)):
             yield failed
@@ -204,6 +251,9 @@ def _taken(
             continue
         else:
             suffix = os.path.splitext(name)[1].lower()
+            if walk.archives and archives.has_suffix(name):
+                yield name
+                continue
             if suffix in suffixes or (suffix in ("", ".") and signatures.is_picture(first_bytes(entry.path, 64))):
                 yield name
                 continue

@@ -13,7 +13,7 @@ from hiera_cli.errors import UsageError
 from hiera_cli.inputs import signatures
 from hiera_cli.inputs.labelled import Labelled
 from hiera_cli.inputs.read import open_descriptor, read_raw
-from hiera_cli.inputs.source import STDIN, Kind, Source, is_url
+from hiera_cli.inputs.source import STDIN, Kind, Source, is_cloud, is_url
 
 # What columns are called: of paths, and of labels.
 PATHS = frozenset({"path", "file", "filename", "file_name", "filepath", "image", "image_path", "imageid", "image_id"})
@@ -50,7 +50,7 @@ class LabelledList:
         """In the order of the list; one that is named twice comes twice."""
         for _, path, label in self._rows():
             if is_url(path):
-                yield Labelled(Source(path, Kind.URL), label)
+                yield Labelled(Source(path, Kind.CLOUD if is_cloud(path) else Kind.URL), label)
             else:
                 yield Labelled(Source(os.path.join(self._folder, path)), label)
 

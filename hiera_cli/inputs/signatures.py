@@ -70,6 +70,11 @@ def other(start: bytes) -> tuple[str, str] | None:
     return next(((name, advice) for pattern, name, advice in _OTHERS if _begins(start, pattern)), None)
 
 
+def is_archive(start: bytes) -> bool:
+    """Whether a file that begins with these bytes (START) is an archive of a kind that is read as an input."""
+    return (other(start) or ("", ""))[0] in ("a ZIP archive", "a tar archive")
+
+
 def unread(start: bytes) -> str:
     """Why a file that begins with these bytes (START) is not read, as no decoder knows it."""
     if sentence := next((sentence for pattern, sentence in _UNREAD if _begins(start, pattern)), ""):

@@ -14,14 +14,16 @@ class Skipped:
     """Entries of folders that were not taken, of a whole run. Of what is below a folder that was not, nothing is known.
 
     suffixes: files that are not known as images, by their suffix in lower case, "" for none. others: more of them, of
-    further suffixes. links, hidden: what a walk takes only where that is asked for. globs: the excluding ones that
-    matched something. tell: gets each path, and why it is skipped.
+    further suffixes. links, hidden: what a walk takes only where that is asked for. links_in_archives: and devices.
+    globs: the excluding ones that matched something. tell: gets each path, and why it is skipped.
     """
 
     suffixes: Counter[str] = field(default_factory=Counter)
     others: int = 0
     links: int = 0
     hidden: int = 0
+    links_in_archives: int = 0
+    archives_in_archives: int = 0
     globs: set[str] = field(default_factory=set)
     tell: Callable[[str, str], None] | None = None
 

@@ -1,4 +1,4 @@
-"""One input: a file, a URL, a descriptor, an image in memory."""
+"""One input: a file, a URL, a descriptor, a member of an archive, an object in a bucket, an image in memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from hiera_cli.errors import InputError
+from hiera_cli.result import Stamp
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,6 +26,8 @@ class Kind(Enum):
     URL = "url"
     STDIN = "stdin"
     DESCRIPTOR = "descriptor"
+    MEMBER = "member"
+    CLOUD = "cloud"
     MEMORY = "memory"
 
 
@@ -33,17 +36,25 @@ class Source:
     """One input.
 
     path: as the user gave it. error: why there is nothing to read, known before reading. image: of an input in memory.
+    data: of a member of an archive. stamp: of that archive, where it tells that the member is the same.
     """
 
     path: str
     kind: Kind = Kind.FILE
     error: InputError | None = None
     image: Image | None = None
+    data: bytes | None = None
+    stamp: Stamp | None = None
 
 
 def is_url(argument: str) -> bool:
     """Whether an argument is a URL, of any scheme that names a host."""
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", argument))
+
+
+def is_cloud(path: str) -> bool:
+    """Whether a path names something in storage elsewhere, which inputs/cloud.py reads."""
+    return path.startswith(("s3://", "gs://", "gcs://", "az://", "abfs://", "hf://"))
 
 
 def descriptor(name: str) -> int | None:

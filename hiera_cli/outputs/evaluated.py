@@ -45,7 +45,7 @@ def _rows(result: Evaluated) -> Iterator[dict[str, object]]:
 RECORDS: dict[str, Writer] = {"json": json_array, "jsonl": jsonl, "csv": csv_table, "tsv": tsv_table}
 SUFFIXES = {
     **{".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"},
-    **{".html": "html", ".htm": "html"},
+    **{".parquet": "parquet", ".html": "html", ".htm": "html"},
 }
 
 

@@ -33,12 +33,22 @@ def exiftool(
     for result in results:
         if result.error is not None:
             continue
-        if result.stamp is None:
+        if result.stamp is None or _is_in_archive(result.path):
             left_out(result.path)
             continue
         yield separator + as_json({"SourceFile": source_file(result), **tags(result.predictions, concepts=concepts)})
         separator = ",\n"
     yield "[]\n" if separator == "[\n" else "\n]\n"
+
+
+def _is_in_archive(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except NotADirectoryError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def source_file(result: Result) -> str:

@@ -16,7 +16,7 @@ from hiera_cli.system.utf8 import as_json, name_fields, raw_name, valid
 
 COLUMNS = ("path", "path_bytes", "score", "index", "wnid", "label", "label_score")
 
-Writer = Callable[[Iterable[Labelled]], Iterator[str]]
+Writer = Callable[[Iterable[Labelled]], Iterator[Any]]  # of text, of Parquet bytes
 
 
 def paths(found: Iterable[Labelled], *, null: bool = False) -> Iterator[str]:
@@ -80,6 +80,13 @@ def separated(found: Iterable[Labelled], *, labels: Sequence[Label], line: Calla
         yield valid(line(["" if values[name] is None else str(values[name]) for name in COLUMNS]))
 
 
+def parquet(found: Iterable[Labelled], *, labels: Sequence[Label]) -> Iterator[bytes]:
+    """A row for each."""
+    from hiera_cli.outputs import parquet  # pyarrow takes 0.2 s to import
+
+    return parquet.rows((record(each, labels) for each in found), parquet.FOUND)
+
+
 def writer(name: str, labels: Sequence[Label], *, null: bool, columns: int | None, percent: bool) -> Writer:
     """The writer of a format."""
     writers: dict[str, Writer] = {
@@ -89,5 +96,6 @@ def writer(name: str, labels: Sequence[Label], *, null: bool, columns: int | Non
         "jsonl": partial(jsonl, labels=labels),
         "csv": partial(separated, labels=labels, line=csv_line),
         "tsv": partial(separated, labels=labels, line=tsv_line),
+        "parquet": partial(parquet, labels=labels),
     }
     return writers[name]

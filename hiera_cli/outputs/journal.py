@@ -6,8 +6,8 @@ it is refused, and left as it is. Records that a later run replaces stay where t
 then the file is written once more, in input order, each input's newest record, and takes its name.
 
 What tells that an input is done stands in its record: its name, byte for byte, the settings, and under "resume" the
-file's size and mtime and the weights. Records of earlier versions, which had the settings there too, are gone on with,
-and get today's shape when the run is complete.
+size and mtime of the file, or of the archive that it is in, and the weights. Records of earlier versions, which had the
+settings there too, are gone on with, and get today's shape when the run is complete.
 """
 
 from __future__ import annotations
@@ -220,9 +220,9 @@ class Journal:
         entry = self._parsed(self._line_at(start))
         if entry is None or entry["status"] != "ok" or _name(entry) != name_bytes(source.path):
             return None
-        if source.kind is not Kind.FILE:
-            return entry if source.kind is Kind.URL else None
-        stamp = stamp_of(source.path)
+        if source.kind not in (Kind.FILE, Kind.MEMBER):
+            return entry if source.kind in (Kind.URL, Kind.CLOUD) else None
+        stamp = stamp_of(source.path) if source.kind is Kind.FILE else source.stamp
         return entry if stamp is not None and asdict(stamp).items() <= entry["resume"].items() else None
 
     def _bring_into_order(self) -> None:

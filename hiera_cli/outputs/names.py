@@ -8,12 +8,13 @@ SUFFIXES = {
     ".ndjson": "jsonl",
     ".csv": "csv",
     ".tsv": "tsv",
+    ".parquet": "parquet",
     ".txt": "plain",
     ".html": "html",
     ".htm": "html",
 }
 
-FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv", "html")
+FORMATS = ("table", "plain", "json", "jsonl", "csv", "tsv", "parquet", "html")
 
 LABEL_FORMATS = (*FORMATS, "exiftool")  # of `hiera classify`
 

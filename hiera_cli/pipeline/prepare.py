@@ -24,7 +24,8 @@ class Prepared:
     """What became of an input.
 
     outcome: float32 (3, 224, 224), or the crop if that was asked for (Decoding), or why there is no array. stamp: of
-    a file, before it was read. remarks: what its decoder said of it. thumbnail: a small JPEG, if one was asked for.
+    a file, or of the archive that it is in, before it was read. remarks: what its decoder said of it. thumbnail: a
+    small JPEG, if one was asked for.
     """
 
     outcome: NDArray[Any] | Failure
@@ -46,7 +47,7 @@ def prepare(
     body: of a URL that was fetched. limits: of stdin and other descriptors; None: the usual ones. thumbnails: make one
     of the image that is decoded anyway. What is raised is a fault of this program.
     """
-    stamp = stamp_of(source.path) if source.kind is Kind.FILE else None
+    stamp = stamp_of(source.path) if source.kind is Kind.FILE else source.stamp
     outcome: NDArray[Any] | Failure
     decoding = decoding or Decoding()
     made: list[bytes] = []
@@ -72,7 +73,9 @@ def _pixels(source: Source, body: bytes | None, decoding: Decoding, limits: Limi
         raise source.error
     if source.image is not None:
         return decode.decode_image(source.image, decoding)
-    if source.kind is Kind.URL and body is None:
+    if source.kind is Kind.MEMBER:
+        body = source.data
+    if source.kind in (Kind.URL, Kind.CLOUD) and body is None:
         raise FetchError("URLs are not fetched offline", remedy="offline")
     if source.kind in (Kind.STDIN, Kind.DESCRIPTOR) and (number := descriptor(source.path)) is not None:
         body = _descriptor_bytes(number, limits.bytes)
@@ -86,11 +89,17 @@ def _pixels(source: Source, body: bytes | None, decoding: Decoding, limits: Limi
 
 def _mistake(source: Source, body: bytes | None) -> DecodeError | None:
     """What an input that can't be decoded was given for by mistake, and what to do instead."""
-    if source.kind is Kind.URL:
+    if source.kind is not Kind.FILE and body is not None and signatures.is_archive(body[: signatures.START]):
+        if source.kind is Kind.MEMBER:
+            return DecodeError("it is an archive in an archive: unpack the outer one first")
+        return DecodeError("it is an archive, which is read from a file: save it first")
+    if source.kind in (Kind.URL, Kind.CLOUD):
         return None
     if os.path.splitext(source.path)[1].lower() in signatures.RAW_SUFFIXES:
         return DecodeError(signatures.RAW)
     start = read.first_bytes(source.path, 1 << 12) if body is None else body[: 1 << 12]
+    if source.kind is Kind.MEMBER:
+        return None
     if separator := lists.list_separator(start):
         remedy = "files_from" if separator == b"\n" else "files0_from"
         return DecodeError("it seems to be a list of paths, not an image", remedy=remedy)

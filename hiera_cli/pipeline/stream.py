@@ -35,6 +35,7 @@ from hiera_cli.result import Failure, Result, Stamp
 from hiera_cli.tasks.task import Model, Task
 
 if TYPE_CHECKING:
+    from hiera_cli.inputs.cloud import Reader
     from hiera_cli.inputs.fetch import Fetcher
 
 
@@ -46,6 +47,7 @@ R = TypeVar("R", bound=Result)
 WINDOW = 1 << 16
 MIN_WINDOW = 1 << 9
 MAX_WAITING = 100 << 20  # bytes
+MAX_HELD = 256 << 20  # bytes
 DEFAULT_BATCH = 8  # until the engine is there to say its own
 MAX_WORKERS = 32
 
@@ -87,6 +89,7 @@ class Stream(Generic[M, R]):
         self._model: M | None = None
         self._decoding = self._options.decoding
         self._fetcher: Fetcher | None = None
+        self._reader: Reader | None = None
         self._stopped = False
         self._entries: deque[_Entry[R]] = deque()  # begun and not yielded yet, in input order
         self._tasks: SimpleQueue[_Entry[R] | None] = SimpleQueue()  # to decode
@@ -96,6 +99,7 @@ class Stream(Generic[M, R]):
         waiting = task.result_bytes + (THUMBNAIL_BYTES if self._options.thumbnails else 0)
         self._window = threading.Semaphore(_window(waiting))  # one for each entry in `_entries`
         self._ahead = threading.Semaphore(DEFAULT_BATCH + self._workers)  # one for each not yet through `_ready`
+        self._held = _Held()
         # The same for URLs, of which the walk waits for none: stuck ones hold up no files.
         self._fetching = threading.Lock()  # for the next two
         self._to_fetch: deque[_Entry[R]] = deque()
@@ -202,10 +206,12 @@ class Stream(Generic[M, R]):
         error: BaseException | None = None
         try:
             for source in self._inputs:
-                fetched = source.kind is Kind.URL and source.error is None and not self._options.offline
+                elsewhere = source.kind in (Kind.URL, Kind.CLOUD)
+                fetched = elsewhere and source.error is None and not self._options.offline
                 self._window.acquire()
                 if not fetched:
                     self._ahead.acquire()
+                self._held.take(len(source.data or b""))
                 if self._stopped:
                     return
                 if begun < self._workers:
@@ -242,10 +248,16 @@ class Stream(Generic[M, R]):
                 self._fetch(self._to_fetch.popleft())
 
     def _fetch(self, entry: _Entry[R]) -> None:
-        from hiera_cli.inputs.fetch import Fetcher  # the HTTP client takes 0.1 s to import
-
+        reads = entry.source.kind is Kind.CLOUD
         try:
-            self._fetcher = self._fetcher or Fetcher(self._options.limits)
+            if reads:
+                from hiera_cli.inputs.cloud import Reader
+
+                self._reader = self._reader or Reader(self._options.limits)
+            else:
+                from hiera_cli.inputs.fetch import Fetcher  # the HTTP client takes 0.1 s to import
+
+                self._fetcher = self._fetcher or Fetcher(self._options.limits)
         except Exception as error:  # its settings come from the environment: proxies, certificates
             self._fail(entry, failure(FetchError(f"the web client can't be set up: {error}")))
             self._ready.put(entry)
@@ -259,7 +271,9 @@ class Stream(Generic[M, R]):
                 entry.data = body
                 self._tasks.put(entry)
 
-        self._fetcher.submit(entry.source.path, done)
+        fetcher = self._reader if reads else self._fetcher
+        assert fetcher is not None
+        fetcher.submit(entry.source.path, done)
 
     def _decode(self) -> None:
         while (entry := self._tasks.get()) is not None:
@@ -274,8 +288,12 @@ class Stream(Generic[M, R]):
                 )
                 entry.thumbnail = prepared.thumbnail
                 entry.stamp, entry.remarks, entry.data = prepared.stamp, prepared.remarks, None
-                if entry.source.image is not None:  # no longer needed here, while the Result may wait for long
-                    entry.source = replace(entry.source, image=None)
+                source = entry.source
+                if (
+                    source.image is not None or source.data is not None
+                ):  # no longer needed, and the Result may wait long
+                    entry.source = replace(source, image=None, data=None)
+                    self._held.give(len(source.data or b""))
                 if isinstance(prepared.outcome, Failure):
                     self._fail(entry, prepared.outcome)
                 else:
@@ -330,11 +348,13 @@ class Stream(Generic[M, R]):
         self._stopped = True
         self._window.release()
         self._ahead.release()
+        self._held.close()
         for _ in range(self._workers):
             self._tasks.put(None)
         with self._fetching:  # after which none is made any more
-            if self._fetcher is not None:
-                self._fetcher.close()
+            for fetcher in (self._fetcher, self._reader):
+                if fetcher is not None:
+                    fetcher.close()
 
 
 @dataclass(frozen=True)
@@ -350,6 +370,33 @@ class _Crash:
     """What a thread raised that it should not have."""
 
     error: BaseException
+
+
+class _Held:
+    """Bytes of archives' members that wait to be decoded. One that is larger than all of MAX_HELD waits alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._used = 0
+        self._closed = False
+
+    def take(self, size: int) -> None:
+        """Wait until there is room for so many."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._used or self._used + size <= MAX_HELD)
+            self._used += size
+
+    def give(self, size: int) -> None:
+        """Have no more need of so many."""
+        with self._changed:
+            self._used -= size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let everybody go on who waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 def _window(result_bytes: int) -> int:
