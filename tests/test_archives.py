@@ -132,7 +132,7 @@ def test_members_are_taken_as_a_folder_walk_takes_files(kind: str) -> None:
 def test_links_and_devices_are_passed_over_and_counted() -> None:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as archive:
-        for name, kind in (("a.jpg", tarfile.SYMTYPE), ("b.jpg", tarfile.LNKTYPE), ("c.jpg", tarfile.CHRTYPE)):
+        for name, kind in (("a.jpg", tarfile.SYMTYPE), ("b.jpg", tarfile.FIFOTYPE), ("c.jpg", tarfile.CHRTYPE)):
             about = tarfile.TarInfo(name)
             about.type, about.linkname = kind, "/etc/passwd"
             archive.addfile(about)
@@ -141,6 +141,11 @@ def test_links_and_devices_are_passed_over_and_counted() -> None:
     skipped = Skipped()
     assert paths("p.tar", skipped=skipped) == ["p.tar/d.jpg"]
     assert skipped.links_in_archives == 3
+    assert told(found(*(f"p.tar/{name}.jpg" for name in "abc"))) == {
+        "p.tar/a.jpg": "it is a link to /etc/passwd, and no file",
+        "p.tar/b.jpg": "it is a pipe, and no file",
+        "p.tar/c.jpg": "it is a device, and no file",
+    }
     link = zipfile.ZipInfo("a.jpg")
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile("p.zip", "w") as zip_archive:
@@ -148,6 +153,20 @@ def test_links_and_devices_are_passed_over_and_counted() -> None:
         zip_archive.writestr("b.jpg", PHOTO)
     assert paths("p.zip", skipped=skipped) == ["p.zip/b.jpg"]
     assert skipped.links_in_archives == 4
+    assert told(found("p.zip/a.jpg")) == {"p.zip/a.jpg": "it is a link or a device, and no file"}
+
+
+def test_a_hard_link_is_a_record_that_says_where_its_bytes_are() -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.jpg"))
+        for name in ("b.jpg", "b.txt"):
+            about = tarfile.TarInfo(name)
+            about.type, about.linkname = tarfile.LNKTYPE, "./a.jpg"
+            archive.addfile(about)
+    Path("p.tar").write_bytes(made.getvalue())
+    said = "it is a hard link to a.jpg: its bytes are under that name"
+    assert told(found("p.tar")) == {"p.tar/a.jpg": None, "p.tar/b.jpg": said}
 
 
 def test_an_archive_is_known_by_its_content_and_in_a_folder_by_its_name_where_that_is_asked_for() -> None:
@@ -341,6 +360,28 @@ def test_of_a_damaged_tar_what_can_be_read_is_taken_and_the_damage_is_a_record_o
     assert "damaged after" in str(some["p.tar"])
 
 
+@pytest.mark.parametrize("kind", [kind for kind in TARS if kind != ".tar"])
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_packed_tar_is_read_to_its_checksum(kind: str, damage: str) -> None:
+    whole = bytearray(tar([("a.jpg", PHOTO), ("pad.txt", os.urandom(2 << 20))], kind))
+    if damage == "cut":
+        del whole[-3:]
+    else:
+        whole[-8:] = bytes(byte ^ 0xFF for byte in whole[-8:])
+    Path("p.tar").write_bytes(whole)
+    some = told(found("p.tar"))
+    assert some.pop("p.tar/a.jpg") is None
+    assert str(some.pop("p.tar")).startswith("the archive is damaged after 2 members: ")
+
+
+def test_a_size_that_no_file_has_is_told_in_words() -> None:
+    about = tarfile.TarInfo("b.jpg")
+    about.size = 1 << 60
+    Path("p.tar").write_bytes(tar([("a.jpg", PHOTO)])[:1024] + about.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    some = told(found("p.tar"))
+    assert some["p.tar"] == "the archive is damaged after 2 members: the size of a member is beyond the archive's end"
+
+
 def test_a_header_that_is_none_is_not_taken_for_the_end() -> None:
     made = bytearray(tar([("a.jpg", PHOTO), ("b.jpg", PHOTO), ("c.jpg", PHOTO)]))
     made[1024:1536] = os.urandom(512)
@@ -472,7 +513,7 @@ class TestTheCommands:
             "hiera: p.tar/b.zip: skipped, an archive in an archive\n"
             "hiera: p.tar/c.cls: skipped, not known as an image\n"
             "hiera: p.tar: no images in this archive\n"
-            "hiera: skipped 1 file that is not known as an image (1 .cls), 1 link in archives, "
+            "hiera: skipped 1 file that is not known as an image (1 .cls), 1 link or device in archives, "
             "1 archive in an archive (unpack the outer one first)\n",
         )
 

@@ -16,8 +16,8 @@ def skipped_lines(skipped: Skipped) -> list[str]:
         parts.append(f"{files:,} {are} ({_kinds(skipped, files)})")
     if skipped.links:
         parts.append(f"{skipped.links:,} link{'s' * (skipped.links > 1)} (--follow)")
-    if skipped.links_in_archives:
-        parts.append(f"{skipped.links_in_archives:,} link{'s' * (skipped.links_in_archives > 1)} in archives")
+    if links := skipped.links_in_archives:
+        parts.append(f"{links:,} {'link or device' if links == 1 else 'links and devices'} in archives")
     if archives := skipped.archives_in_archives:
         are = "archive in an archive" if archives == 1 else "archives in archives"
         parts.append(f"{archives:,} {are} (unpack the outer one first)")

@@ -7,6 +7,7 @@ before the damage, then ReadError.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import stat
@@ -43,7 +44,7 @@ class Member:
     """One entry. name: as the archive has it, without `./` before it. size: bytes, as declared.
 
     read: its first bytes, at most so many; to be called before the next member is asked for. Raises InputError.
-    is_file: and no link or device.
+    is_file: and no link or device, of which `read` tells which it is.
     """
 
     name: str
@@ -137,7 +138,12 @@ class _Headers:
         return data
 
     def seek(self, offset: int) -> int:
-        return self._stream.seek(offset)
+        try:
+            return self._stream.seek(offset)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # farther than any file of this file system reaches
+                raise tarfile.ReadError("the size of a member is beyond the archive's end") from error
+            raise
 
     def tell(self) -> int:
         return self._stream.tell()
@@ -158,13 +164,16 @@ def of_tar(path: str, start: bytes) -> Iterator[Member]:
                     if info is None:
                         if headers.last.strip(b"\0"):
                             raise tarfile.ReadError("no header of a member where one should be")
+                        while is_compressed(start) and stream.read(BUFFER):  # to its checksum, which is at its end
+                            pass
                         return
                     if info.size < 0 or info.offset <= offset:
                         raise tarfile.ReadError("a size below zero")
                     offset = info.offset
                 if not info.isdir():
                     count += 1
-                    yield Member(_plain(info.name), info.size, _Stored(stream, info).first, info.isreg())
+                    is_file = info.isreg() or info.islnk()  # a hard link is as good a name of its file as any other
+                    yield Member(_plain(info.name), info.size, _Stored(stream, info).first, is_file)
 
 
 class _Stored:
@@ -179,6 +188,10 @@ class _Stored:
         """The first bytes. Raises ReadError."""
         if self._info.sparse is not None:
             raise ReadError("it is stored as a sparse file, which is not read")
+        if self._info.islnk():  # to go back to it is, in a packed archive, to unpack it all again
+            raise ReadError(f"it is a hard link to {_plain(self._info.linkname)}: its bytes are under that name")
+        if not self._info.isreg():
+            raise ReadError(f"it is {self._what()}, and no file")
         more = min(size, self._info.size) - len(self._data)
         if more > 0:
             with _reading("it can't be read from the archive"):
@@ -188,6 +201,11 @@ class _Stored:
                 if len(data) < more:
                     raise EOFError("the archive ends in it")
         return self._data[:size]
+
+    def _what(self) -> str:
+        if self._info.issym():
+            return f"a link to {self._info.linkname}"
+        return "a pipe" if self._info.isfifo() else "a device"
 
 
 # ---- zip
@@ -206,13 +224,19 @@ def of_zip(path: str) -> Iterator[Member]:
     with archive:
         for info in archive.infolist():
             if not info.is_dir():
-                is_file = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-                yield Member(_plain(info.filename), info.file_size, partial(_of_zip, archive, info), is_file)
+                read = partial(_of_zip, archive, info)
+                yield Member(_plain(info.filename), info.file_size, read, _is_file(info))
+
+
+def _is_file(info: zipfile.ZipInfo) -> bool:
+    return stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
 
 
 def _of_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
     if info.flag_bits & 1:
         raise ReadError("it is encrypted")
+    if not _is_file(info):
+        raise ReadError("it is a link or a device, and no file")
     with _reading("it can't be read from the archive"), archive.open(info) as stream:
         return stream.read(limit)
 
