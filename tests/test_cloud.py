@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -57,9 +58,10 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixture
 
     s3fs.S3FileSystem.clear_instance_cache()
     system, _ = fsspec.url_to_fs("s3://box", use_listings_cache=False)
-    if system.exists("box"):
-        system.rm("box", recursive=True)
-    system.mkdir("box")
+    if not system.exists("box"):
+        system.mkdir("box")
+    for name in system.find("box"):  # `rm` of the bucket fails where a key begins with a slash
+        system.rm_file(name)
     yield system
     s3fs.S3FileSystem.clear_instance_cache()
 
@@ -97,11 +99,69 @@ def test_what_can_not_be_listed_or_is_not_there_is_told(bucket: Any) -> None:
     bucket.pipe_file("box/a.tar", b"x")
     refused = "an archive is read from a file on this machine: copy it here first"
     assert told(found("s3://box/gone", "s3://box/a.tar", "s3://box/a.jpg")) == {
-        "s3://box/gone": "no such object",
+        "s3://box/gone": "no such bucket or object",
         "s3://box/a.tar": refused,
         "s3://box/a.jpg": None,  # asked for when it is read
     }
     assert told(found("s3://nobucket/")) == {"s3://nobucket/": "there is no such bucket or prefix"}
+
+
+def test_every_object_is_found_whatever_slashes_its_key_has(bucket: Any) -> None:
+    for key in ("p/", "p/a.jpg", "p//dbl.jpg", "p//d/in.jpg", "p/q//x.jpg", "p//.hidden.jpg", "p//out/y.jpg"):
+        bucket.pipe_file(f"box/{key}", b"x" if key[-1] != "/" else b"")
+    for key in ("/lead.jpg", "../up.jpg", "./here.jpg"):
+        bucket.pipe_file(f"box/{key}", b"x")
+    below = ["p//d/in.jpg", "p//dbl.jpg", "p/a.jpg", "p/q//x.jpg"]
+    walk = Walk(WALK.suffixes, exclude=("out",))
+    skipped = Skipped()
+    assert list(told(found("s3://box/p", walk=walk, skipped=skipped)).items()) == [
+        (f"s3://box/{k}", None) for k in below
+    ]
+    assert skipped.hidden == 1
+    every = ["./here.jpg", "../up.jpg", "/lead.jpg", *below]
+    assert list(told(found("s3://box", walk=walk)).items()) == [(f"s3://box/{key}", None) for key in every]
+    assert {key: read(f"s3://box/{key}") for key in ("/lead.jpg", "p//dbl.jpg")} == {
+        "/lead.jpg": b"x",
+        "p//dbl.jpg": b"x",
+    }
+
+
+def test_an_object_and_a_prefix_of_one_name_are_both_taken(bucket: Any) -> None:
+    bucket.pipe_file("box/same/x.jpg", b"x")
+    bucket.pipe_file("box/same", b"")  # as some programs mark a folder
+    assert list(told(found("s3://box/same"))) == ["s3://box/same/x.jpg"]
+    bucket.pipe_file("box/same", b"x")
+    assert list(told(found("s3://box/same"))) == ["s3://box/same", "s3://box/same/x.jpg"]
+    assert list(told(found("s3://box/same/"))) == ["s3://box/same/x.jpg"]
+
+
+def test_objects_without_a_suffix_are_known_by_their_first_bytes(bucket: Any) -> None:
+    bucket.pipe_file("box/photo", CAT.read_bytes())
+    bucket.pipe_file("box/text", b"text")
+    bucket.pipe_file("box/empty", b"")
+    skipped = Skipped()
+    assert list(told(found("s3://box", skipped=skipped))) == ["s3://box/photo"]
+    assert skipped.suffixes == {"": 2}
+
+
+def test_archives_under_a_prefix_are_refused_where_they_are_asked_for(bucket: Any) -> None:
+    bucket.pipe_file("box/d/a.tar", b"x")
+    bucket.pipe_file("box/d/b.jpg", b"x")
+    assert told(found("s3://box/d", walk=Walk(WALK.suffixes, archives=True))) == {
+        "s3://box/d/a.tar": "an archive is read from a file on this machine: copy it here first",
+        "s3://box/d/b.jpg": None,
+    }
+
+
+def test_a_url_without_a_bucket_lists_nothing() -> None:
+    said = "it names no bucket"
+    assert told(found("s3://", "s3:///", "s3:///x.jpg")) == {"s3://": said, "s3:///": said, "s3:///x.jpg": said}
+
+
+def test_the_case_of_a_scheme_tells_nothing(bucket: Any) -> None:
+    bucket.pipe_file("box/d/b.jpg", b"x")
+    assert told(found("S3://box/d")) == {"S3://box/d/b.jpg": None}
+    assert read("S3://box/d/b.jpg") == b"x"
 
 
 def read(url: str, limits: Limits | None = None) -> bytes | InputError:
@@ -120,7 +180,9 @@ def test_objects_are_read_within_the_limits(bucket: Any) -> None:
     bucket.pipe_file("box/a.jpg", bytes(1000))
     assert read("s3://box/a.jpg") == bytes(1000)
     assert str(read("s3://box/a.jpg", Limits(bytes=1000 - 1))) == "it is over 0 MiB"
-    assert str(read("s3://box/gone.jpg")) == "no such object"
+    bucket.pipe_file("box/empty.jpg", b"")
+    assert read("s3://box/empty.jpg") == b""
+    assert str(read("s3://box/gone.jpg")) == "no such bucket or object"
 
 
 def test_one_that_does_not_answer_is_given_up(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +296,14 @@ class TestTheCommands:
                 ["classify", "a.jpg", "-o", "s3://box/l.csv", "--offline"],
                 "--offline contradicts an --output on the net",
             ),
+            (
+                ["classify", "a.jpg", "-o", "s3://box/p.html"],
+                "a page is written on this machine alone, not to s3://box/p.html\n",
+            ),
+            (
+                ["evaluate", "d", "--confusion", "s3://box/m.csv", "--offline"],
+                "--offline contradicts a --confusion on the network",
+            ),
             (["embed", "a.jpg", "-o", "s3://box/f.npz"], "npz is written on this machine alone, not to s3://box/f.npz"),
             (["explain", "a.jpg", "-o", "s3://box/maps"], "pictures are saved on this machine alone"),
             (
@@ -258,10 +328,35 @@ class TestTheCommands:
             "hiera: s3://box/photos/: URLs are not fetched offline (leave out --offline)\n",
         )
 
-    def test_done_objects_are_not_read_again(self, call: Call) -> None:
+    def test_done_objects_are_not_read_again_as_long_as_they_are_the_same(self, call: Call, photos: Any) -> None:
         arguments = ("classify", "s3://box/photos", "-o", "l.jsonl", "--resume")
         assert "2 labelled, 1 failed" in call(*arguments).err
         assert "2 done before" in call(*arguments).err
+        photos.pipe_file("box/photos/a.jpg", ROCKET.read_bytes())
+        done = call(*arguments)
+        assert "1 labelled, 1 failed, 1 done before" in done.err
+        first = json.loads(Path("l.jsonl").read_text().partition("\n")[0])
+        assert (first["predictions"][0]["label"], first["resume"]["size"]) == ("missile", ROCKET.stat().st_size)
+
+    def test_objects_that_were_not_listed_are_read_again(self, call: Call) -> None:
+        arguments = ("classify", "s3://box/photos/a.jpg", "-o", "l.jsonl", "--resume")
+        for _ in range(2):
+            done = call(*arguments)
+            assert "1 labelled" in done.err
+            assert "done before" not in done.err
+
+    def test_labels_are_not_written_into_objects(self, call: Call) -> None:
+        done = call("classify", "s3://box/photos/d/b.jpg", "s3://box/photos", "-f", "exiftool", "--no-banner")
+        assert json.loads(done.out) == []
+
+    def test_the_matrix_and_what_is_found_appear_in_a_bucket_too(self, call: Call, photos: Any) -> None:
+        Path("photos/tabby").mkdir(parents=True)
+        Path("photos/tabby/a.jpg").write_bytes(CAT.read_bytes())
+        assert call("evaluate", "photos", "--confusion", "s3://box/out/m.csv", "-q").status == 0
+        assert photos.cat_file("box/out/m.csv").count(b"\n") > 1
+        search = ("find", "cat", "photos", "--index", "i.sqlite", "-q")
+        assert call(*search, "-o", "s3://box/out/f.csv").status == 0
+        assert b"photos/tabby/a.jpg" in photos.cat_file("box/out/f.csv")
 
 
 def test_kinds_of_storage_are_known_by_their_scheme() -> None:

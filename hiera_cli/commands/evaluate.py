@@ -42,6 +42,7 @@ from hiera_cli.limits import MAX_PIXELS, Limits
 if TYPE_CHECKING:
     from hiera_cli.commands.figures_table import Look
     from hiera_cli.commands.output import Output as Opened
+    from hiera_cli.commands.output import Sink
     from hiera_cli.commands.report import ExitStatus
     from hiera_cli.commands.request import Request
     from hiera_cli.evaluation.compare import Comparison
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from hiera_cli.evaluation.truth import Truths
     from hiera_cli.inputs.labelled import ClassFolders, Labelled
     from hiera_cli.inputs.labelled_list import LabelledList
-    from hiera_cli.outputs.destination import OutputFile, OutputStream
     from hiera_cli.result import Records
 
 Tell = Callable[[str], None]
@@ -117,11 +117,14 @@ def evaluate(
 ) -> None:
     """Tell how right a model is, on photos whose classes are known: top-1, top-5, what it confuses."""
     from hiera_cli.commands.request import STDOUT, check_current_folder, output_path, request_of
+    from hiera_cli.inputs.source import is_cloud
 
     options = locals()
     path = output_path(output)
     if output is not None and path is None:
         raise UsageError("standard output has the figures: the records need a file", "Name one: -o FILE.jsonl")
+    if confusion and offline and is_cloud(confusion):
+        raise UsageError(f"--offline contradicts a --confusion on the network: {confusion}")
     if confusion in STDOUT:
         raise UsageError("standard output has the figures: the matrix needs a file", "Name one: --confusion FILE.csv")
     named = {"--output": path, "--confusion": confusion, "--truth": truth if truth != "-" else None}
@@ -497,13 +500,13 @@ class _Nowhere:
         """Nothing."""
 
 
-def _opened_matrix(path: str | None, overwrite: bool) -> OutputFile | OutputStream | None:
+def _opened_matrix(path: str | None, overwrite: bool) -> Sink | None:
     """The file of the confusion matrix, before anything is computed. Raises OutputError if it can't be written."""
     if path is None:
         return None
-    from hiera_cli.outputs.destination import OutputFile, OutputStream, is_stream
+    from hiera_cli.commands.output import opened_file
 
-    return OutputStream(path) if is_stream(path) else OutputFile(path, overwrite=overwrite)
+    return opened_file(path, overwrite=overwrite)
 
 
 def _tell_left_out(images: ClassFolders | LabelledList, truths: Truths, pairing: Pairing, tell: Tell) -> None:

@@ -20,6 +20,7 @@ from hiera_cli.system.printable import printable
 from hiera_cli.system.utf8 import valid
 
 if TYPE_CHECKING:
+    from hiera_cli.outputs.cloud import CloudFile
     from hiera_cli.outputs.page.file import PageFile
 
 
@@ -114,6 +115,8 @@ def opened_page(request: OutputRequest, title: str | None = None) -> Output:
 def page_file(request: OutputRequest, title: str | None = None) -> PageFile:
     """The file of a page, opened. title: what stands above it; None: its name. Raises OutputError."""
     assert request.path is not None
+    if is_cloud(request.path):
+        raise OutputError(f"a page is written on this machine alone, not to {request.path}", "Copy it when complete.")
     if is_stream(request.path):
         raise OutputError(f"cannot write {request.path}: a page needs a file", "Name one: -o page.html")
     from hiera_cli.outputs.page.file import PageFile
@@ -121,15 +124,22 @@ def page_file(request: OutputRequest, title: str | None = None) -> PageFile:
     return PageFile(request.path, title=title, overwrite=request.overwrite)
 
 
-def opened_sink(request: OutputRequest, title: str) -> Stdout | OutputStream | OutputFile | PageFile:
+def opened_sink(request: OutputRequest, title: str) -> Stdout | OutputStream | OutputFile | PageFile | CloudFile:
     """Where text goes that has no Results. title: of a page. Raises OutputError."""
     if request.path is None:
         return Stdout(shows_control=request.format == "table")
     if request.format == "html":
         return page_file(request, title)
-    return (
-        OutputStream(request.path) if is_stream(request.path) else OutputFile(request.path, overwrite=request.overwrite)
-    )
+    return opened_file(request.path, overwrite=request.overwrite)
+
+
+def opened_file(path: str, *, overwrite: bool) -> OutputStream | OutputFile | CloudFile:
+    """What takes text under a name, wherever that is. Raises OutputError."""
+    if is_cloud(path):
+        from hiera_cli.outputs.cloud import CloudFile
+
+        return CloudFile(path, overwrite=overwrite)
+    return OutputStream(path) if is_stream(path) else OutputFile(path, overwrite=overwrite)
 
 
 @contextmanager
@@ -152,13 +162,7 @@ def opened(
     path = request.path
     if path is None:
         return Output(writer, Stdout(shows_control=request.format == "table"))
-    if is_cloud(path):
-        from hiera_cli.outputs.cloud import CloudFile
-
-        return Output(writer, CloudFile(path, overwrite=request.overwrite), path)
-    if is_stream(path):
-        return Output(writer, OutputStream(path), path)
-    if request.format == "jsonl":
+    if request.format == "jsonl" and not is_cloud(path) and not is_stream(path):
         journal = Journal(path, records, resume=request.resume, overwrite=request.overwrite)
         return Output(journal.jsonl, journal, path)
-    return Output(writer, OutputFile(path, overwrite=request.overwrite), path)
+    return Output(writer, opened_file(path, overwrite=request.overwrite), path)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Protocol
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 
 from hiera_cli.errors import FetchError, InputError, NotFoundError, ReadError, TooLargeError
-from hiera_cli.inputs import archives
+from hiera_cli.inputs import archives, signatures
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.limits import Limits
+from hiera_cli.result import Stamp
 
 MAX_WORDS = 200  # characters of a library's own words in a message
 
@@ -30,13 +32,17 @@ class Taking(Protocol):
     @property
     def hidden(self) -> bool: ...
 
+    @property
+    def archives(self) -> bool: ...
+
 
 def opened(url: str) -> tuple[Any, str]:
     """(fsspec's file system, what the URL names in it). Raises InputError."""
     try:
         import fsspec
 
-        system, path = fsspec.url_to_fs(url, use_listings_cache=False)
+        scheme, _, rest = url.partition("://")
+        system, path = fsspec.url_to_fs(f"{scheme.lower()}://{rest}", use_listings_cache=False)
     except ImportError as error:
         raise ReadError(f"{url.partition(':')[0]}:// needs a library: pip install 'hiera-cli[cloud]'") from error
     except Exception as error:  # whatever that library finds wrong with its settings
@@ -48,7 +54,7 @@ def reason(error: BaseException) -> str:
     """What went wrong, in a line, of the exceptions of any of the libraries."""
     kind = type(error).__name__
     if isinstance(error, FileNotFoundError):
-        return "no such object"
+        return "no such bucket or object"
     if isinstance(error, PermissionError):
         return "access is denied"
     if "Credential" in kind:
@@ -62,9 +68,13 @@ def sources(
 ) -> Iterator[Source]:
     """The object that a URL names, or the images under a prefix, in order, found folder by folder.
 
-    A URL that ends like a picture's name is an object; for any other the storage is asked. excluded: of a name, and of
-    the folder below the prefix that it is in. skipped: counts what is passed over.
+    A URL that ends like a picture's name is an object; for any other the storage is asked. Where both an object and a
+    prefix have the name, they come one after the other. Only what the storage was asked for has a stamp. excluded: of a
+    name, and of the folder below the prefix that it is in. skipped: counts what is passed over.
     """
+    if not url.partition("://")[2].partition("/")[0]:
+        yield Source(url, Kind.CLOUD, NotFoundError("it names no bucket"))
+        return
     if os.path.splitext(url)[1].lower() in archives.PICTURES:
         yield Source(url, Kind.CLOUD)
         return
@@ -72,21 +82,73 @@ def sources(
         system, path = opened(url)
         with _reading():
             is_folder = "/" not in path or system.isdir(path)
-            if not is_folder:
-                system.info(path)
+            about = {} if is_folder and ("/" not in path or url.endswith("/")) else system.info(path)
     except InputError as error:
         yield Source(url, Kind.CLOUD, error)
         return
+    is_object = about.get("type", "directory") != "directory"
+    if is_object and (about.get("size") or not is_folder):  # some programs mark a folder by an empty object
+        yield _object(url, about)
     if not is_folder:
-        refused = ReadError("an archive is read from a file on this machine: copy it here first")
-        yield Source(url, Kind.CLOUD, refused if archives.has_suffix(url) else None)
         return
-    found = False
+    found = is_object
     for source in _walk(system, url, path, taking, excluded, skipped):
         found = True
         yield source
     if not found:
         warn(f"{url}: no images under this prefix")
+
+
+def _object(url: str, about: Mapping[str, Any]) -> Source:
+    """about: what the storage says of it."""
+    if archives.has_suffix(url):
+        return Source(url, Kind.CLOUD, ReadError("an archive is read from a file on this machine: copy it here first"))
+    return Source(url, Kind.CLOUD, stamp=_stamp(about))
+
+
+def _stamp(about: Mapping[str, Any]) -> Stamp | None:
+    """In whole seconds: some storages tell more of them in listings than of an object alone."""
+    size = about.get("size")
+    changed = next(
+        (about[key] for key in ("LastModified", "last_modified", "updated", "mtime") if about.get(key)), None
+    )
+    if isinstance(changed, str):
+        with suppress(ValueError):
+            changed = datetime.fromisoformat(changed)
+    if not isinstance(size, int) or not isinstance(changed, datetime):
+        return None
+    return Stamp(size, int(changed.timestamp()) * 10**9)
+
+
+class _Entry(NamedTuple):
+    """One that a listing has. name: below the folder that was listed; it has slashes where a key has some in a row."""
+
+    name: str
+    is_folder: bool
+    about: Mapping[str, Any]
+
+
+def _entries(system: Any, folder: str) -> list[_Entry]:
+    """What is in a folder, sorted: of two of a name the object first."""
+    found: dict[tuple[str, bool], _Entry] = {}
+    for about in system.ls(folder, detail=True):
+        name, is_folder = about["name"][len(folder) + 1 :].rstrip("/"), about["type"] == "directory"
+        if name:
+            found[name, is_folder] = _Entry(name, is_folder, about)
+        elif is_folder:  # keys such as a//b.jpg, which `ls` has no way to ask for
+            for path, inner in system.find(folder, prefix="/", detail=True).items():
+                name = path[len(folder) + 1 :]
+                if name.startswith("/") and not name.endswith("/"):
+                    found[name, False] = _Entry(name, False, inner)
+        # and what is neither is an empty object that marks the folder
+    return [found[key] for key in sorted(found)]
+
+
+def _parts(name: str, below: str) -> Iterator[tuple[str, str]]:
+    """The parts of an entry's name, of which most have one, each with the folder that it is in."""
+    for part in filter(None, name.split("/")):
+        yield part, below
+        below = f"{below}/{part}" if below else part
 
 
 def _walk(
@@ -95,49 +157,59 @@ def _walk(
     """url, path: of the prefix. With a stack, for prefixes may be deep."""
     base = url.rstrip("/")
     suffixes = taking.suffixes()
-    levels: list[tuple[str, Iterator[tuple[str, bool]]]] = []
+    levels: list[tuple[str, Iterator[_Entry]]] = []
 
     def enter(below: str) -> Source | None:
         try:
             with _reading():
-                listed = system.ls(f"{path}/{below}" if below else path, detail=True)
+                levels.append((below, iter(_entries(system, f"{path}/{below}" if below else path))))
         except InputError as error:
             missing = isinstance(error, NotFoundError)
             told = "there is no such bucket or prefix" if missing else f"cannot list it: {error.message}"
             return Source(f"{base}/{below}" if below else url, Kind.CLOUD, type(error)(told))
-        entries = [(each["name"].rstrip("/").rpartition("/")[2], each["type"] == "directory") for each in listed]
-        own = (below or path).rpartition("/")[2]
-        marks = {own} if len(entries) and entries[0] == (own, False) else set()  # an empty object that marks a folder
-        levels.append((below, iter(sorted(each for each in {*entries} if each[0] and each[0] not in marks))))
         return None
 
     if failed := enter(""):
         yield failed
     while levels:
         below, entries = levels[-1]
-        name, is_folder = next(entries, ("", False))
-        if not name:
+        entry = next(entries, None)
+        if entry is None:
             levels.pop()
             continue
+        name = entry.name
         inner = f"{below}/{name}" if below else name
         suffix = os.path.splitext(name)[1].lower()
-        if excluded(name, below):
+        parts = list(_parts(name, below))
+        if any(excluded(part, folder) for part, folder in parts):
             why = "excluded"
-        elif not taking.hidden and name.startswith("."):
+        elif not taking.hidden and any(part.startswith(".") and part not in (".", "..") for part, _ in parts):
             skipped.hidden += 1
             why = "hidden"
-        elif is_folder:
+        elif entry.is_folder:
             if failed := enter(inner):
                 yield failed
             continue
-        elif suffix in suffixes:
-            yield Source(f"{base}/{inner}", Kind.CLOUD)
+        elif (
+            suffix in suffixes
+            or (taking.archives and archives.has_suffix(name))
+            or (suffix in ("", ".") and _is_picture(system, entry.about))
+        ):
+            yield _object(f"{base}/{inner}", entry.about)
             continue
         else:
             skipped.add(suffix)
             why = "not known as an image"
         if skipped.tell:
             skipped.tell(f"{base}/{inner}", why)
+
+
+def _is_picture(system: Any, about: Mapping[str, Any]) -> bool:
+    """By its first bytes. What can't be read is none, as in folders here."""
+    try:
+        return bool(about.get("size")) and signatures.is_picture(system.cat_file(about["name"], start=0, end=64))
+    except Exception:  # of whichever library it is
+        return False
 
 
 @contextmanager
@@ -182,7 +254,7 @@ class Reader:
                 message = f"no complete answer within {self._limits.total:g} s"
                 done(FetchError(message, remedy="url_timeout"))
             elif error is not None:
-                done(failure(error))
+                done(b"" if "not satisfiable" in str(error) else failure(error))  # an empty one has no range of bytes
             elif len(data := future.result()) > self._limits.bytes:
                 done(TooLargeError(f"it is over {self._limits.bytes >> 20} MiB", remedy="max_mib"))
             else:

@@ -36,7 +36,8 @@ class Source:
     """One input.
 
     path: as the user gave it. error: why there is nothing to read, known before reading. image: of an input in memory.
-    data: of a member of an archive. stamp: of that archive, where it tells that the member is the same.
+    data: of a member of an archive. stamp: of that archive, where it tells that the member is the same; of an object in
+    a bucket that was listed.
     """
 
     path: str
@@ -54,7 +55,8 @@ def is_url(argument: str) -> bool:
 
 def is_cloud(path: str) -> bool:
     """Whether a path names something in storage elsewhere, which inputs/cloud.py reads."""
-    return path.startswith(("s3://", "gs://", "gcs://", "az://", "abfs://", "hf://"))
+    scheme, found, _ = path.partition("://")
+    return bool(found) and scheme.lower() in ("s3", "gs", "gcs", "az", "abfs", "hf")
 
 
 def descriptor(name: str) -> int | None:

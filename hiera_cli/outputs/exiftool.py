@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from hiera_cli import wordnet
+from hiera_cli.inputs.source import is_cloud
 from hiera_cli.result import Result
 from hiera_cli.system.utf8 import as_json, name_bytes, name_fields
 from hiera_cli.tasks.classify import Classified, Prediction
@@ -33,7 +34,7 @@ def exiftool(
     for result in results:
         if result.error is not None:
             continue
-        if result.stamp is None or _is_in_archive(result.path):
+        if result.stamp is None or is_cloud(result.path) or _is_in_archive(result.path):
             left_out(result.path)
             continue
         yield separator + as_json({"SourceFile": source_file(result), **tags(result.predictions, concepts=concepts)})

@@ -220,8 +220,8 @@ class Journal:
         entry = self._parsed(self._line_at(start))
         if entry is None or entry["status"] != "ok" or _name(entry) != name_bytes(source.path):
             return None
-        if source.kind not in (Kind.FILE, Kind.MEMBER):
-            return entry if source.kind in (Kind.URL, Kind.CLOUD) else None
+        if source.kind not in (Kind.FILE, Kind.MEMBER, Kind.CLOUD):
+            return entry if source.kind is Kind.URL else None
         stamp = stamp_of(source.path) if source.kind is Kind.FILE else source.stamp
         return entry if stamp is not None and asdict(stamp).items() <= entry["resume"].items() else None
 
