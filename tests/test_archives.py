@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import SAMPLES, Call
 
+from hiera_cli.errors import InputError
 from hiera_cli.inputs import members
 from hiera_cli.inputs.find import Walk, count, expand
 from hiera_cli.inputs.skipped import Skipped
@@ -269,6 +271,43 @@ def test_rows_of_parquet_are_given_back_whatever_the_row_group() -> None:
         "p.parquet/0/a.jpg": "there is no 0/a.jpg in p.parquet",
         "p.parquet/x": "there is no x in p.parquet",
     }
+
+
+def test_values_that_are_kept_in_a_dictionary_are_read_as_others_are() -> None:
+    values = [b"1", b"2", b"1", None]
+    packed = pa.array(values).dictionary_encode()
+    parquet("p.parquet", {"image": packed}, row_group_size=3)
+    parquet(
+        "s.parquet", {"image": pa.StructArray.from_arrays([packed, pa.array(["a", "b", "c", None])], ["bytes", "path"])}
+    )
+    assert [source.data for source in found("p.parquet")] == values == [source.data for source in found("s.parquet")]
+    assert paths("s.parquet")[1:] == ["s.parquet/1/b", "s.parquet/2/c", "s.parquet/3"]
+
+
+def test_parquet_that_would_unpack_to_much_more_than_images_do_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "MOST_UNPACKED", 1 << 20)
+    schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "image2": pa.string()})
+    with pq.ParquetWriter("p.parquet", schema, compression="zstd", use_dictionary=False) as writer:
+        for data in (PHOTO, os.urandom(2 << 20), bytes(2 << 20)):
+            writer.write_table(pa.table({"image": [{"bytes": data, "path": "a"}], "image2": ["x" * (2 << 20)]}, schema))
+    some = told(found("p.parquet"))
+    assert {name: some.pop(name) for name in list(some)[:2]} == {"p.parquet/0/a": None, "p.parquet/1/a": None}
+    assert re.sub(r"[\d,]+ bytes", "N bytes", str(some)) == (
+        "{'p.parquet': 'from row 2 on it is not read: N bytes would unpack to 2 MiB'}"
+    )
+
+
+def test_rows_over_the_limit_cost_no_more_memory_than_one_of_them() -> None:
+    big = os.urandom(24 << 20)
+    parquet("p.parquet", {"image": [big] * 8}, use_dictionary=False, compression="none")
+    del big
+    before = pa.total_allocated_bytes()
+    most = 0
+    for member in members.of_parquet("p.parquet"):
+        with pytest.raises(InputError, match="it is over 1 MiB"):
+            member.content(1 << 20)
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < (8 + 3) * (24 << 20)  # the page, which has all of them, and the one
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,11 @@ from typing import Any, BinaryIO
 from hiera_cli.errors import DecodeError, InputError, ReadError, TooLargeError
 
 MAX_HEADER = 1 << 20  # bytes that tar may have before the data of one member
-ROWS = 8  # of Parquet that are in memory together
 BUFFER = 1 << 20  # of Parquet: what is read at a time of a column's pages
+# Of Parquet: pages are unpacked whole, before anything is known of the images in them. What unpacks to more than this
+# in a row group, and to so many times its packed size, is no column of images.
+MOST_UNPACKED = 256 << 20
+MOST_TIMES = 100
 
 _DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -257,20 +260,36 @@ def of_parquet(path: str, column: str = "", start: int = 0) -> Iterator[Member]:
         file = pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
     with file:
         column = column_of_images(file.schema_arrow, column)
-        row, groups = 0, 0
-        while groups < file.num_row_groups and row + file.metadata.row_group(groups).num_rows <= start:
-            row += file.metadata.row_group(groups).num_rows
-            groups += 1
-        batches = file.iter_batches(ROWS, range(groups, file.num_row_groups), [column])
-        while True:
-            with _reading(f"the file is damaged after row {row}" if row else "the file is damaged"):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            for value in batch.column(0):
-                if row >= start:
-                    yield _of_row(row, value.as_py())
-                row += 1
+        has_dictionary = "dictionary<values=" in str(file.schema_arrow.field(column).type)
+        row = 0
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            if row + group.num_rows <= start:
+                row += group.num_rows
+                continue
+            _check_size(group, column, row)
+            # One row at a time, for each may be of any size; but every batch of a dictionary has all of its values.
+            rows_together = group.num_rows if has_dictionary else 1
+            batches = file.iter_batches(rows_together, [number], [column])
+            while True:
+                with _reading(f"the file is damaged after row {row}" if row else "the file is damaged"):
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                for value in batch.column(0):
+                    if row >= start:
+                        yield _of_row(row, value)
+                    row += 1
+
+
+def _check_size(group: Any, column: str, row: int) -> None:
+    """Raise ReadError for a row group that would unpack to more than images do. row: its first."""
+    chunks = [group.column(place) for place in range(group.num_columns)]
+    chunks = [chunk for chunk in chunks if f"{chunk.path_in_schema}.".startswith(f"{column}.")]
+    packed = sum(chunk.total_compressed_size for chunk in chunks)
+    unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
+    if unpacked > max(MOST_UNPACKED, MOST_TIMES * packed):
+        raise ReadError(f"from row {row} on it is not read: {packed:,} bytes would unpack to {unpacked >> 20:,} MiB")
 
 
 def rows(path: str) -> int:
@@ -286,6 +305,8 @@ def column_of_images(schema: Any, column: str) -> str:
     import pyarrow.types as types
 
     def holds_bytes(kind: Any) -> bool:
+        if types.is_dictionary(kind):
+            return holds_bytes(kind.value_type)
         return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
     def holds_images(kind: Any) -> bool:
@@ -310,15 +331,22 @@ def column_of_images(schema: Any, column: str) -> str:
 
 
 def _of_row(row: int, value: Any) -> Member:
-    """value: bytes, or a dictionary of bytes and path; None, or None in it, for a row without."""
-    data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    """value: a scalar of bytes, or of a struct of bytes and path; null, or null in it, for a row without."""
+    name = None
+    if hasattr(value, "items"):
+        name = value["path"].as_py() if value.is_valid and "path" in value else None
+        value = value["bytes"] if value.is_valid else None
+    if hasattr(value, "dictionary"):
+        value = value.value
+    data = None if value is None else value.as_buffer()  # no copy: it may be over any limit
 
     def first(size: int) -> bytes:
         if data is None:
             raise ReadError("its row has a path alone, and no bytes" if name else "there is no image in its row")
-        return bytes(data[:size])
+        return bytes(memoryview(data)[:size])
 
-    return Member(f"{row}/{name}" if isinstance(name, str) and name else str(row), len(data or b""), first)
+    size = 0 if data is None else data.size
+    return Member(f"{row}/{name}" if isinstance(name, str) and name else str(row), size, first)
 
 
 def _plain(name: str) -> str:
