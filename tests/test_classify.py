@@ -390,7 +390,17 @@ def test_what_was_named_as_an_image_by_mistake_is_told_with_what_to_do(
             b"PK\x03\x04\x14\0",
             "the archive is damaged: its list of members, at its end, is missing or broken; `zip -FF` may mend it",
         ),
-        ("a.tar", b"cat.jpg".ljust(257, b"\0") + b"ustar\0", "it is a tar archive, not an image; unpack it first"),
+        (
+            "a.tar",
+            b"cat.jpg".ljust(257, b"\0") + b"ustar\0",
+            "the archive is damaged: not even its first member can be told",
+        ),
+        (
+            "z.jpg",
+            b"PK\x03\x04\x14\0",
+            "it is a ZIP archive that is called like a picture: rename it, and what is in it is read",
+        ),
+        ("z.bin", b"7z\xbc\xaf\x27\x1c", "it is a 7z archive, not an image; unpack it first"),
         ("a.mp4", b"\0\0\0\x20ftypisom\0\0\2\0", "it is a video, not an image; `ffmpeg -i` makes images of it"),
         ("a.pdf", b"%PDF-1.7\n", "it is a PDF, not an image; `pdftoppm -png` makes images of its pages"),
         ("a.html", b"<!DOCTYPE html>", "it is an HTML page, not an image"),

@@ -50,9 +50,14 @@ def has_suffix(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def is_called_a_picture(name: str) -> bool:
+    """Whether a file is called as pictures are."""
+    return os.path.splitext(name)[1].lower() in PICTURES
+
+
 def is_archive(path: str) -> bool:
     """Whether a file is one that is read here, by its content; those called as pictures are not looked at."""
-    return os.path.splitext(path)[1].lower() not in PICTURES and bool(_kind(path))
+    return not is_called_a_picture(path) and bool(_kind(path))
 
 
 def sources(path: str, taking: Taking, excluded: Excluded, skipped: Skipped) -> Iterator[Source]:

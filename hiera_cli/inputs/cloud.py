@@ -75,7 +75,7 @@ def sources(
     if not url.partition("://")[2].partition("/")[0]:
         yield Source(url, Kind.CLOUD, NotFoundError("it names no bucket"))
         return
-    if os.path.splitext(url)[1].lower() in archives.PICTURES:
+    if archives.is_called_a_picture(url):
         yield Source(url, Kind.CLOUD)
         return
     try:

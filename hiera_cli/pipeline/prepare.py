@@ -13,7 +13,7 @@ from hiera_cli.images import decode
 from hiera_cli.images.decode import Decoding
 from hiera_cli.images.remarks import collected
 from hiera_cli.images.thumbnail import thumbnail
-from hiera_cli.inputs import lists, read, signatures
+from hiera_cli.inputs import archives, lists, read, signatures
 from hiera_cli.inputs.source import Kind, Source, descriptor
 from hiera_cli.limits import Limits
 from hiera_cli.result import Failure, Stamp, stamp_of
@@ -100,6 +100,11 @@ def _mistake(source: Source, body: bytes | None) -> DecodeError | None:
     start = read.first_bytes(source.path, 1 << 12) if body is None else body[: 1 << 12]
     if source.kind is Kind.MEMBER:
         return None
+    if source.kind is Kind.FILE and (known := signatures.other(start[: signatures.START])):
+        if archives.has_suffix(source.path):
+            return DecodeError("the archive is damaged: not even its first member can be told")
+        if signatures.is_archive(start[: signatures.START]) and archives.is_called_a_picture(source.path):
+            return DecodeError(f"it is {known[0]} that is called like a picture: rename it, and what is in it is read")
     if separator := lists.list_separator(start):
         remedy = "files_from" if separator == b"\n" else "files0_from"
         return DecodeError("it seems to be a list of paths, not an image", remedy=remedy)
