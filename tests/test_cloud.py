@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.limits import Limits
 from hiera_cli.outputs.cloud import CloudFile
+from hiera_cli.result import Stamp
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
@@ -282,8 +284,17 @@ class TestTheCommands:
 
     def test_a_bucket_that_can_not_be_written_is_told_before_anything_is_computed(self, call: Call) -> None:
         done = call("classify", "s3://box/photos", "-o", "s3://nobucket/l.csv")
-        assert done.status == 2
-        assert done.err.startswith("hiera: error: cannot write s3://nobucket/l.csv: ")
+        said = "hiera: error: cannot write s3://nobucket/l.csv: no such bucket or object\n"
+        assert (done.status, done.err) == (2, said)
+
+    def test_a_page_of_what_is_found_is_refused_as_any_page_is(self, call: Call) -> None:
+        Path("photos").mkdir()
+        Path("photos/a.jpg").write_bytes(CAT.read_bytes())
+        done = call("find", "cat", "photos", "--index", "i.sqlite", "-q", "-o", "s3://box/f.html")
+        said = (
+            "hiera: error: a page is written on this machine alone, not to s3://box/f.html\n  Copy it when complete.\n"
+        )
+        assert (done.status, done.err) == (2, said)
 
     @pytest.mark.parametrize(
         ("arguments", "said"),
@@ -363,3 +374,19 @@ def test_kinds_of_storage_are_known_by_their_scheme() -> None:
     offline = Walk(WALK.suffixes, offline=True)
     urls = ["s3://box/x", "gs://b/x", "gcs://b/x", "az://c/x", "abfs://c/x", "hf://datasets/o/n/x", "https://x/y"]
     assert [source.kind for source in found(*urls, walk=offline)] == [*[Kind.CLOUD] * 6, Kind.URL]
+
+
+@pytest.mark.parametrize(
+    ("about", "stamp"),
+    [
+        ({"size": 5, "LastModified": datetime(1970, 1, 1, 0, 0, 2, 700_000, timezone.utc)}, Stamp(5, 2 * 10**9)),  # s3
+        ({"size": 5, "updated": "1970-01-01T00:00:02.700Z"}, Stamp(5, 2 * 10**9)),  # gs
+        ({"size": 5, "last_modified": datetime(1970, 1, 1, 0, 0, 2, 0, timezone.utc)}, Stamp(5, 2 * 10**9)),  # az
+        ({"size": 5, "last_commit": None}, None),  # hf
+        ({"size": None, "updated": "yesterday"}, None),
+    ],
+)
+def test_the_time_of_an_object_is_what_any_of_the_libraries_calls_it(
+    about: dict[str, Any], stamp: Stamp | None
+) -> None:
+    assert cloud._stamp(about) == stamp

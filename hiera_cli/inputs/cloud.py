@@ -114,7 +114,7 @@ def _stamp(about: Mapping[str, Any]) -> Stamp | None:
     )
     if isinstance(changed, str):
         with suppress(ValueError):
-            changed = datetime.fromisoformat(changed)
+            changed = datetime.fromisoformat(changed.replace("Z", "+00:00"))  # which Python 3.10 does not take
     if not isinstance(size, int) or not isinstance(changed, datetime):
         return None
     return Stamp(size, int(changed.timestamp()) * 10**9)
@@ -132,12 +132,13 @@ def _entries(system: Any, folder: str) -> list[_Entry]:
     """What is in a folder, sorted: of two of a name the object first."""
     found: dict[tuple[str, bool], _Entry] = {}
     for about in system.ls(folder, detail=True):
-        name, is_folder = about["name"][len(folder) + 1 :].rstrip("/"), about["type"] == "directory"
-        if name:
+        path, is_folder = about["name"], about["type"] == "directory"
+        name = path.rstrip("/").rpartition("/")[2]  # of paths, for some libraries list others than were asked for
+        if path.rstrip("/") != folder.rstrip("/"):
             found[name, is_folder] = _Entry(name, is_folder, about)
-        elif is_folder:  # keys such as a//b.jpg, which `ls` has no way to ask for
-            for path, inner in system.find(folder, prefix="/", detail=True).items():
-                name = path[len(folder) + 1 :]
+        elif is_folder and path.endswith("/"):  # keys such as a//b.jpg, which `ls` has no way to ask for
+            for below, inner in system.find(folder, prefix="/", detail=True).items():
+                name = below[len(folder) + 1 :]
                 if name.startswith("/") and not name.endswith("/"):
                     found[name, False] = _Entry(name, False, inner)
         # and what is neither is an empty object that marks the folder
