@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from hiera_cli.checkpoints.published import short_name
-from hiera_cli.commands.tables import counted
+from hiera_cli.commands.tables import MOST_ROWS, beside, class_lines, confusion_lines, counted
 from hiera_cli.evaluation.compare import Comparison
 from hiera_cli.evaluation.intervals import Interval
 from hiera_cli.evaluation.tally import Figures
@@ -16,7 +15,6 @@ from hiera_cli.system.printable import printable
 from hiera_cli.system.terminal import cells, wrapped
 
 TOP_K = 5
-MOST_ROWS = 10  # of classes, and of confusions
 SURE = 0.05  # the p-value from which on a difference may be chance
 MODEL_CELLS = 24  # of a model's name in the table of several
 
@@ -32,6 +30,10 @@ class Look:
     def heading(self, text: str) -> str:
         """A line that others stand under."""
         return f"\x1b[1m{text}\x1b[0m" if self.color else text
+
+    def headed(self, lines: list[str]) -> list[str]:
+        """Lines of which the first is a heading."""
+        return [self.heading(lines[0]), *lines[1:]]
 
     def dim(self, text: str) -> str:
         """What is beside the point."""
@@ -88,35 +90,22 @@ def _classes(figures: Figures, look: Look) -> list[str]:
         shown = [each for each in shown if each.right < each.images][:MOST_ROWS]
         heading = "WORST CLASSES"
     called = dict(zip(figures.worst, _names(figures)[0], strict=True))
-    rows = [look.heading(f"{'TOP-1':>6} {'RIGHT':>7} {'OF':>7}  {heading}")]
-    for each in shown:
-        counts = f"{each.top1:>6.1%} {each.right:>7,} {each.images:>7,}  "
-        rows += _beside(counts, called[each], look.columns)
-    return rows if shown else []
+    rows = [(called[each], each.right, each.images) for each in shown]
+    return look.headed(class_lines(heading, rows, look.columns)) if shown else []
 
 
 def _confusions(figures: Figures, look: Look) -> list[str]:
-    shown = figures.confusions[:MOST_ROWS]
-    more = len(figures.confusions) - len(shown)
-    rows = [look.heading(f"{'COUNT':>6}  CONFUSIONS: TRUTH {look.arrow} ANSWER" + f" ({more:,} more)" * (more > 0))]
-    for each, name in zip(shown, _names(figures)[1], strict=False):
-        rows += _beside(f"{each.count:>6,}  ", f"{name[0]} {look.arrow} {name[1]}", look.columns)
-    return rows if shown else []
+    pairs = [(*names, each.count) for each, names in zip(figures.confusions, _names(figures)[1], strict=True)]
+    return look.headed(confusion_lines(pairs, look.arrow, look.columns)) if pairs else []
 
 
 def _names(figures: Figures) -> tuple[list[str], list[tuple[str, str]]]:
     """What the worst classes are called, and truth and answer of the confusions."""
     truths = [each.truth for each in figures.worst]
     pairs = [(each.truth, each.answer) for each in figures.confusions]
-    called = [printable(name) for name in names([*truths, *(each for pair in pairs for each in pair)], short=True)]
+    called = names([*truths, *(each for pair in pairs for each in pair)], short=True)
     rest = called[len(truths) :]
     return called[: len(truths)], list(zip(rest[::2], rest[1::2], strict=True))
-
-
-def _beside(left: str, text: str, columns: int | None) -> list[str]:
-    """A text that wraps under itself."""
-    lines = wrapped(text, None if columns is None else max(columns - len(left), 16))
-    return [f"{before}{line}" for before, line in zip_longest([left], lines, fillvalue=" " * len(left))]
 
 
 def comparison_lines(figures: Sequence[Figures], comparisons: Sequence[Comparison], look: Look) -> list[str]:
@@ -143,7 +132,7 @@ def comparison_lines(figures: Sequence[Figures], comparisons: Sequence[Compariso
     if comparisons:
         lines += ["", look.heading(f"AGAINST {printable(short_name(comparisons[0].against))}")]
     for each_one in comparisons:
-        lines += _beside(f"{'':2}", _compared(each_one), look.columns)
+        lines += beside(f"{'':2}", _compared(each_one), look.columns)
     return lines
 
 

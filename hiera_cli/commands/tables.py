@@ -130,18 +130,11 @@ def taught_lines(facts: TeachFacts, columns: int | None, *, unicode: bool = True
     ]
     lines = [line for name, text in named for line in _fact(name, printable(text), columns)]
     worst = sorted(taught.classes, key=lambda each: (each.right / each.photos, -each.photos))
-    rows = [
-        (f"{each.right / each.photos:>6.1%} {each.right:>7,} {each.photos:>7,}  ", each.label)
-        for each in worst[:MOST_ROWS]
-    ]
-    more = f" ({len(worst) - MOST_ROWS:,} more)" if len(worst) > MOST_ROWS else ""
-    lines += ["", f"{'TOP-1':>6} {'RIGHT':>7} {'OF':>7}  CLASSES{more}", *_beside(rows, columns)]
+    rows = [(each.label, each.right, each.photos) for each in worst[:MOST_ROWS]]
+    lines += ["", *class_lines(f"CLASSES{and_more(len(worst))}", rows, columns)]
     if taught.confusions:
-        rows = [
-            (f"{each.photos:>6,}  ", f"{each.label} {arrow} {each.taken_for}") for each in taught.confusions[:MOST_ROWS]
-        ]
-        more = f" ({len(taught.confusions) - MOST_ROWS:,} more)" if len(taught.confusions) > MOST_ROWS else ""
-        lines += ["", f"{'COUNT':>6}  CONFUSIONS: TRUTH {arrow} ANSWER{more}", *_beside(rows, columns)]
+        pairs = [(each.label, each.taken_for, each.photos) for each in taught.confusions]
+        lines += ["", *confusion_lines(pairs, arrow, columns)]
     lines.append("")
     doubts = list(_doubts(taught))
     for name, texts in doubts:
@@ -149,12 +142,32 @@ def taught_lines(facts: TeachFacts, columns: int | None, *, unicode: bool = True
     return lines if doubts else [*lines, *_fact("to mistrust", "nothing that was found", columns)]
 
 
-def _beside(rows: Iterable[tuple[str, str]], columns: int | None) -> Iterator[str]:
-    """Each a line, a text that is too long wrapped under itself. rows: (what stands before it, text)."""
-    for before, text in rows:
-        for line in wrapped(printable(text), None if columns is None else max(columns - len(before), 16)):
-            yield before + line
-            before = " " * len(before)
+def class_lines(heading: str, rows: Iterable[tuple[str, int, int]], columns: int | None) -> list[str]:
+    """How right each class is, below a heading. rows: (its name, how many are right, of how many)."""
+    lines = [f"{'TOP-1':>6} {'RIGHT':>7} {'OF':>7}  {heading}"]
+    for name, right, count in rows:
+        lines += beside(f"{right / count:>6.1%} {right:>7,} {count:>7,}  ", printable(name), columns)
+    return lines
+
+
+def confusion_lines(pairs: Sequence[tuple[str, str, int]], arrow: str, columns: int | None) -> list[str]:
+    """The first confusions, below a heading. pairs: (truth, answer, how often), most frequent first."""
+    lines = [f"{'COUNT':>6}  CONFUSIONS: TRUTH {arrow} ANSWER{and_more(len(pairs))}"]
+    for truth, answer, count in pairs[:MOST_ROWS]:
+        lines += beside(f"{count:>6,}  ", f"{printable(truth)} {arrow} {printable(answer)}", columns)
+    return lines
+
+
+def and_more(count: int) -> str:
+    """How many there are beyond those that a table shows; "" if it shows all."""
+    return f" ({count - MOST_ROWS:,} more)" if count > MOST_ROWS else ""
+
+
+def beside(before: str, text: str, columns: int | None) -> Iterator[str]:
+    """A text that is too long for its line wraps under itself, and not under what stands before it."""
+    for line in wrapped(text, None if columns is None else max(columns - len(before), 16)):
+        yield before + line
+        before = " " * len(before)
 
 
 def _doubts(taught: Taught) -> Iterator[tuple[str, list[str]]]:

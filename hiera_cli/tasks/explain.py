@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from hiera_cli import wordnet
-from hiera_cli.checkpoints.checkpoint import Checkpoint
 from hiera_cli.checkpoints.labels import Label, matching
-from hiera_cli.engines.engine import Engine
 from hiera_cli.errors import UsageError
 from hiera_cli.images.recipe import Crop, seen
 from hiera_cli.result import Result
+from hiera_cli.tasks.classify import Classifier
 from hiera_cli.tasks.terms import Decomposition, Explanation, Head, is_explanation
 
 TOLD_LABELS = 3
@@ -46,22 +45,6 @@ class Explained(Result):
         """Whether the record has explanations."""
         explanations = record.get("explanations")
         return isinstance(explanations, list) and all(map(is_explanation, explanations))
-
-
-class Classifier(Protocol):
-    """The model that this task takes: classifier.py has it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def engine(self) -> Engine: ...
-
-    @property
-    def labels(self) -> Sequence[Label]: ...
-
-    @property
-    def checkpoint(self) -> Checkpoint: ...
 
 
 @dataclass(frozen=True)
