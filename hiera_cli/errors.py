@@ -61,6 +61,10 @@ class InferenceError(InputError):
     """The model gave no answer for it."""
 
 
+class CrashError(InputError):
+    """It ended the process that read it, by a fault of its decoder's or for want of memory."""
+
+
 _NO_MEMORY = (
     "out of memory",
     "can't alloc",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hiera_cli.checkpoints.published import MODELS
-from hiera_cli.commands import messages
+from hiera_cli.commands import cluster, messages
 from hiera_cli.commands.options import (
     Archives,
     BatchSize,
@@ -38,7 +38,9 @@ from hiera_cli.commands.options import (
     Precision,
     Progress,
     Quiet,
+    Ray,
     Resume,
+    Ship,
     UrlTimeout,
     Verbose,
     Workers,
@@ -160,6 +162,8 @@ def classify(
     precision: Precision = "auto",
     batch_size: BatchSize = None,
     workers: Workers = None,
+    ray: Ray = None,
+    ship: Ship = False,
     exclude: Exclude = None,
     hidden: Hidden = False,
     follow: Follow = False,
@@ -180,7 +184,8 @@ def classify(
 
     options = locals()
     path = output_path(output)
-    name = asked_format(format, as_json, path) or _default_format(path, null=null)
+    parts = cluster.is_folder_of_parts(ray, path)
+    name = asked_format(format, as_json, path) or ("parquet" if parts else _default_format(path, null=null))
     if null and name != "plain":
         raise UsageError(
             f"--null ends the lines of plain output, and this run writes {name}",
@@ -195,9 +200,10 @@ def classify(
         check_parquet(path)
     if keywords and name != "exiftool":
         raise UsageError(f"--keywords is for exiftool, and this run writes {name}", "Use -f exiftool.")
-    request = request_of(options, name, path)
+    request = request_of(options, name, path, parts=parts)
     request.inputs.check("classify")
     request.output.check()
+    cluster.check(ray, ship, request.inputs, request.output)
     allowed = _concepts(among, model, quiet) if among else ()
 
     from hiera_cli.checkpoints import resolve
@@ -222,12 +228,16 @@ def classify(
             _check(resolve.resolve(model, labels=True, offline=True), task, tagging)
     read = run.reading(request, resolve.record_name(model))
     records = read.records(task)
-    if name == "html":
+    if parts:
+        opened = outputs.opened_parts(request.output, records)
+    elif name == "html":
         opened = outputs.opened_page(request.output)
     else:
         writer = tagging.write if tagging else _writer(name, path, records, null=null)
         opened = outputs.opened(request.output, writer, records)
-    status = run.Run(request, opened, task, read, partial(_loaded, load_classifier, task, tagging)).run()
+    others = cluster.workers_of(ray, ship, request, task, read, opened.parts) if ray else None
+    load = partial(_loaded, others.load if others else load_classifier, task, tagging)
+    status = run.Run(request, opened, task, read, load, workers=others).run()
     raise typer.Exit(tagging.concluded(status) if tagging else status)
 
 
@@ -254,9 +264,9 @@ def _concepts(words: list[str], model: str, quiet: int) -> tuple[str, ...]:
 
 
 def _loaded(
-    load: Callable[..., Classifier], task: Classify, tagging: Tagging | None, model: str, **options: Any
+    load: Callable[..., Any], task: Classify, tagging: Tagging | None, model: str, **options: Any
 ) -> Classifier:
-    classifier = load(model, labels=True, **options)
+    classifier: Classifier = load(model, labels=True, **options)
     _check(classifier, task, tagging)
     if tagging:
         tagging.tell_of_iptc(classifier.labels)

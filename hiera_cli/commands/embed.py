@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hiera_cli.commands import cluster
 from hiera_cli.commands.options import (
     Archives,
     BatchSize,
@@ -32,7 +33,9 @@ from hiera_cli.commands.options import (
     Precision,
     Progress,
     Quiet,
+    Ray,
     Resume,
+    Ship,
     UrlTimeout,
     Verbose,
     Workers,
@@ -78,6 +81,8 @@ def embed(
     precision: Precision = "auto",
     batch_size: BatchSize = None,
     workers: Workers = None,
+    ray: Ray = None,
+    ship: Ship = False,
     exclude: Exclude = None,
     hidden: Hidden = False,
     follow: Follow = False,
@@ -98,25 +103,34 @@ def embed(
 
     options = locals()
     path = output_path(output)
-    request = request_of(options, "", path)
+    parts = cluster.is_folder_of_parts(ray, path)
+    request = request_of(options, "", path, parts=parts)
     request.inputs.check("embed")
+    asked = asked_format(format, as_json, path)
     request = replace(
-        request, output=replace(request.output, format=_format(asked_format(format, as_json, path), path))
+        request, output=replace(request.output, format=_format(asked or ("parquet" if parts else None), path))
     )
     request.output.check()
+    cluster.check(ray, ship, request.inputs, request.output)
 
     from hiera_cli.checkpoints import resolve
 
     resolve.check_name(model)
 
     from hiera_cli.classifier import load_classifier
+    from hiera_cli.commands import output as outputs
     from hiera_cli.commands import run
     from hiera_cli.tasks.embed import Embed
 
     task = Embed(tokens, normalize)
     read = run.reading(request, resolve.record_name(model))
-    opened = _opened(request.output, read.records(task))
-    raise typer.Exit(run.Run(request, opened, task, read, load_classifier).run())
+    if parts:
+        opened = outputs.opened_parts(request.output, read.records(task))
+    else:
+        opened = _opened(request.output, read.records(task))
+    others = cluster.workers_of(ray, ship, request, task, read, opened.parts) if ray else None
+    load = others.load if others else load_classifier
+    raise typer.Exit(run.Run(request, opened, task, read, load, workers=others).run())
 
 
 def _format(asked: str | None, path: str | None) -> str:

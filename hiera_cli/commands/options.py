@@ -155,6 +155,22 @@ Precision = Annotated[
 BatchSize = Annotated[int | None, typer.Option(metavar="N", min=1, help="Images run together. Chosen well by itself.")]
 
 
+# ---- more machines
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Work on a Ray cluster: local starts one here, auto or HOST:PORT joins one. -o FOLDER/ has its workers "
+        "write parts.",
+        autocompletion=completes(("local", "auto")),
+    ),
+]
+Ship = Annotated[
+    bool, typer.Option("--ship", help="With --ray: nodes get this program from here; its dependencies they have.")
+]
+
+
 # ---- the output
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

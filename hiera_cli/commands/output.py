@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hiera_cli.commands.request import OutputRequest
 from hiera_cli.errors import OutputError
-from hiera_cli.inputs.source import is_cloud
+from hiera_cli.inputs.source import Source, is_cloud
 from hiera_cli.outputs.arrays import ArrayFile, entries
 from hiera_cli.outputs.destination import OutputFile, OutputStream, encoded, is_stream
 from hiera_cli.outputs.formats import Writer
@@ -22,6 +22,7 @@ from hiera_cli.system.utf8 import valid
 if TYPE_CHECKING:
     from hiera_cli.outputs.cloud import CloudFile
     from hiera_cli.outputs.page.file import PageFile
+    from hiera_cli.outputs.parts import Parts
 
 
 class Sink(Protocol):
@@ -47,17 +48,33 @@ class File(Sink, Protocol):
     def part(self) -> str: ...
 
 
+@runtime_checkable
+class Resumable(Sink, Protocol):
+    """A sink that can be gone on with: outputs/journal.py says what these are."""
+
+    done: int
+    met: Callable[[dict[str, Any]], None]
+
+    @property
+    def has_records(self) -> bool: ...
+
+    def remaining(self, sources: Iterable[Source], /) -> Iterator[Source]: ...
+
+    def check(self, precision: str, digest: str, /) -> None: ...
+
+
 @dataclass(frozen=True)
 class Output:
     """Where the Results of a run go.
 
     writer: Results → chunks, as they come; whenever the Results end, the chunks make a valid document. path: of the
-    file, pipe or device; None for stdout.
+    file, pipe or device; None for stdout. parts: of a folder that workers write.
     """
 
     writer: Callable[[Iterable[Any]], Iterator[str] | Iterator[bytes]]
     sink: Sink
     path: str | None = None
+    parts: Parts | None = None
 
     @property
     def file(self) -> File | None:
@@ -65,9 +82,9 @@ class Output:
         return self.sink if isinstance(self.sink, File) else None
 
     @property
-    def journal(self) -> Journal | None:
+    def journal(self) -> Resumable | None:
         """The sink, if it can be gone on with."""
-        return self.sink if isinstance(self.sink, Journal) else None
+        return self.sink if isinstance(self.sink, Resumable) else None
 
 
 class Stdout:
@@ -104,6 +121,15 @@ def opened_arrays(request: OutputRequest, records: Records) -> Output:
     about = {"model": valid(records.model), **{name: str(value).lower() for name, value in records.settings.items()}}
     sink = ArrayFile(request.path, f".{request.format}", tokens=tokens, about=about, overwrite=request.overwrite)
     return Output(entries, sink, request.path)
+
+
+def opened_parts(request: OutputRequest, records: Records) -> Output:
+    """The output that the workers of a cluster write, opened. Raises OutputError."""
+    from hiera_cli.outputs.parts import PartsFolder
+
+    assert request.path is not None
+    folder = PartsFolder(request.path, request.format, records, resume=request.resume, overwrite=request.overwrite)
+    return Output(folder.count, folder, request.path, folder.parts)
 
 
 def opened_page(request: OutputRequest, title: str | None = None) -> Output:

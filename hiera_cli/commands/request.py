@@ -74,13 +74,17 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class OutputRequest:
-    """Where the results go. format: its name. path: of a file, pipe or device; None for stdout."""
+    """Where the results go. format: its name. path: of a file, pipe or device; None for stdout.
+
+    parts: it is a folder, or a prefix in a bucket, that the workers of a cluster write.
+    """
 
     format: str
     path: str | None = None
     overwrite: bool = False
     resume: bool = False
     offline: bool = False
+    parts: bool = False
 
     def check(self) -> None:
         """Raise UsageError if --overwrite and --resume ask for what this output can't do."""
@@ -94,13 +98,18 @@ class OutputRequest:
 
             if self.offline and is_cloud(self.path):
                 raise UsageError(f"--offline contradicts an --output on the network: {self.path}")
-            if self.resume and is_cloud(self.path):
+            if self.path.endswith("/") and not self.parts:
+                raise UsageError(
+                    f"{self.path} is the name of a folder, and results go into a file",
+                    "Name one in it. The workers of a cluster write parts into a folder: --ray",
+                )
+            if self.resume and is_cloud(self.path) and not self.parts:
                 raise UsageError(
                     "--resume goes on with a file on this machine", "Write there, and copy it when complete."
                 )
         if not self.resume:
             return
-        if self.format != "jsonl":
+        if self.format != "jsonl" and not self.parts:
             raise UsageError(
                 "--resume goes on with a jsonl file only: the other formats can't be taken up in the middle",
                 "Use -o FILE.jsonl; `jq` makes any other format of it.",

@@ -11,8 +11,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from hiera_cli.checkpoints import published, resolve
 from hiera_cli.checkpoints.hub import Progress
@@ -36,6 +36,10 @@ from hiera_cli.system.streams import ReaderGone
 from hiera_cli.system.threads import apart
 from hiera_cli.tasks.task import Task
 
+if TYPE_CHECKING:
+    from hiera_cli.cluster.stream import ClusterStream
+    from hiera_cli.cluster.workers import Workers
+
 MOST_HELD = 10_000  # Results, all of them failures
 
 
@@ -45,7 +49,8 @@ class Run:
     output: where the Results go, opened; the run closes it. task: what is done with each image. options: how inputs are
     read. load: makes the model, of the fields of ModelRequest, `offline` and `progress`, when the first image is ready.
     sources: the inputs, where they are not those that the request names. total: how many they are, if it is known.
-    skipped: what the walk that finds them passes over. note: what the progress shows beside the counts.
+    skipped: what the walk that finds them passes over. note: what the progress shows beside the counts. workers: of a
+    cluster, that do the work; `load` has them load the model then.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class Run:
         total: int | None = None,
         skipped: Skipped | None = None,
         note: Callable[[], str] = str,
+        workers: Workers | None = None,
     ) -> None:
         self._request = request
         self._output = output
@@ -71,26 +77,33 @@ class Run:
         self._report = Report(quiet=request.report.quiet, progress=request.report.shows_progress, verb=task.kind.done)
         self._skipped = skipped or Skipped()
         self._skipped.tell = self._name_skipped if request.report.verbose else None
-        inputs = request.inputs
-        self._walk = find.Walk(
-            decode.suffixes,
-            inputs.exclude,
-            inputs.hidden,
-            inputs.follow,
-            inputs.archives,
-            inputs.column,
-            inputs.limits.bytes,
-            request.offline,
-        )
+        self._walk = walk_of(request)
         self._report.total = total
         self._report.note = note
         found = self._sources() if sources is None else sources
         remaining = output.journal.remaining(found) if output.journal else found
-        self._stream: Stream[Any, Any] = Stream(remaining, self._load_model, task, options)
+        self._workers = workers
+        self._stream: Stream[Any, Any] | ClusterStream[Any]
+        if workers is None:
+            self._stream = Stream(remaining, self._load_model, task, options)
+        else:
+            from hiera_cli.cluster.stream import ClusterStream
+
+            # Of archives that were begun this machine finds what is left, as it has the records.
+            whole = output.parts is not None or not (output.journal and output.journal.has_records)
+            self._walk = replace(self._walk, whole_archives=whole)
+            workers.say = self.warn
+            self._stream = ClusterStream(
+                remaining, self._load_model, workers, self._skipped, self.warn, self._count_before
+            )
 
     def warn(self, message: str) -> None:
         """Tell of what is passed over while the inputs are found: for `sources` that come from elsewhere."""
         self._report.warn(message)
+
+    def _count_before(self, count: int) -> None:
+        if self._output.journal is not None:
+            self._output.journal.done += count
 
     def run(self) -> ExitStatus:
         """Work through the inputs and write the Results.
@@ -242,13 +255,28 @@ class Run:
 
         Weights that are not on this machine yet are held against them once they are.
         """
-        if self._output.journal is None or not self._output.journal.has_records:
+        if self._output.journal is None or not self._output.journal.has_records or self._workers is not None:
             return
         request = self._request.model
         machine = this_machine(request.engine, request.device)
         precision = choose(request.engine, request.device, request.precision, machine).precision
         with suppress(CheckpointError):
             self._output.journal.check(precision, resolve.resolve(request.model, offline=True).digest())
+
+
+def walk_of(request: Request) -> find.Walk:
+    """What is taken of folders, archives and prefixes."""
+    inputs = request.inputs
+    return find.Walk(
+        decode.suffixes,
+        inputs.exclude,
+        inputs.hidden,
+        inputs.follow,
+        inputs.archives,
+        inputs.column,
+        inputs.limits.bytes,
+        request.offline,
+    )
 
 
 def reading(request: Request, model: str) -> Options:

@@ -32,6 +32,7 @@ class Walk:
     path. hidden: take names that begin with a dot. follow: follow links. archives: take what is in archives; of one
     that is named outright it is taken anyway. column: of Parquet, that has the images; "" for the only one.
     member_bytes: of an image in an archive, at most. offline: prefixes of storage elsewhere are not listed.
+    whole_archives: an archive is one Source, for a worker to read its members.
     """
 
     suffixes: Callable[[], frozenset[str]]
@@ -42,6 +43,7 @@ class Walk:
     column: str = ""
     member_bytes: int = Limits.bytes
     offline: bool = False
+    whole_archives: bool = False
 
 
 Warn = Callable[[str], None]
@@ -90,20 +92,28 @@ def expand(
             if not found:
                 warn(f"{argument}: no images in this folder")
         elif archives.is_archive(argument):
-            found = False
-            for source in _in_archive(argument, walk, skipped):
-                found = True
-                yield source
-            if not found:
-                warn(f"{argument}: no images in this archive")
+            archive = Source(argument, Kind.ARCHIVE)
+            yield from (archive,) if walk.whole_archives else members_of(archive, walk, warn, skipped)
         elif not os.path.lexists(argument) and (member := members.source(argument, walk)):
             yield member
         else:
             yield Source(argument)
 
 
-def _in_archive(path: str, walk: Walk, skipped: Skipped) -> Iterator[Source]:
-    return archives.sources(path, walk, _Excludes(walk.exclude, path, skipped).match, skipped)
+def members_of(archive: Source, walk: Walk, warn: Warn, skipped: Skipped) -> Iterator[Source]:
+    """The images in an archive, in its order; in the place of what can't be read, its error."""
+    path = archive.path
+    found = archive.in_folder  # of which it is no news that there are none in one
+    for source in archives.sources(path, walk, _Excludes(walk.exclude, path, skipped).match, skipped):
+        found = True
+        if archive.in_folder and source.path == path and isinstance(source.error, DecodeError):
+            skipped.add(os.path.splitext(path)[1].lower())  # a table of something else
+            if skipped.tell:
+                skipped.tell(path, source.error.message)
+        else:
+            yield source
+    if not found:
+        warn(f"{path}: no images in this archive")
 
 
 def count(arguments: Iterable[str], walk: Walk) -> int | None:
@@ -212,14 +222,8 @@ def _walk(
             continue
         path = os.path.join(level.below, name)
         if walk.archives and archives.has_suffix(path):
-            where = os.path.join(folder, path)
-            for source in _in_archive(where, walk, skipped):
-                if source.path == where and isinstance(source.error, DecodeError):  # a table of something else
-                    skipped.add(os.path.splitext(where)[1].lower())
-                    if skipped.tell:
-                        skipped.tell(where, source.error.message)
-                else:
-                    yield source
+            archive = Source(os.path.join(folder, path), Kind.ARCHIVE, in_folder=True)
+            yield from (archive,) if walk.whole_archives else members_of(archive, walk, warn, skipped)
         elif not path.endswith(FOLDER):
             yield Source(os.path.join(folder, path))
         elif failed := enter(path.removesuffix(FOLDER)):

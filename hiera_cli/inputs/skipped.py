@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MOST_KINDS = 1000  # suffixes that are counted apart: names may end in anything
 
@@ -33,3 +33,22 @@ class Skipped:
             self.suffixes[suffix] += 1
         else:
             self.others += 1
+
+    def taken(self) -> Skipped:
+        """What is counted so far; from here on it counts anew."""
+        counted = replace(self, suffixes=Counter(self.suffixes), globs=set(self.globs), tell=None)
+        self.suffixes.clear()
+        self.globs.clear()
+        self.others = self.links = self.hidden = self.links_in_archives = self.archives_in_archives = 0
+        return counted
+
+    def merge(self, other: Skipped) -> None:
+        """Count what another walk has passed over, too."""
+        for suffix, count in other.suffixes.items():
+            if suffix in self.suffixes or len(self.suffixes) < MOST_KINDS:
+                self.suffixes[suffix] += count
+            else:
+                self.others += count
+        for name in ("others", "links", "hidden", "links_in_archives", "archives_in_archives"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.globs |= other.globs

@@ -1,4 +1,4 @@
-"""One input: a file, a URL, a descriptor, a member of an archive, an object in a bucket, an image in memory."""
+"""One input: a file, a URL, a descriptor, an archive or a member of one, an object in a bucket, an image in memory."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Kind(Enum):
     STDIN = "stdin"
     DESCRIPTOR = "descriptor"
     MEMBER = "member"
+    ARCHIVE = "archive"
     CLOUD = "cloud"
     MEMORY = "memory"
 
@@ -37,7 +38,8 @@ class Source:
 
     path: as the user gave it. error: why there is nothing to read, known before reading. image: of an input in memory.
     data: of a member of an archive. stamp: of that archive, where it tells that the member is the same; of an object in
-    a bucket that was listed.
+    a bucket that was listed. An ARCHIVE stands for all of its members, until a worker reads them. in_folder: a folder
+    walk came upon it.
     """
 
     path: str
@@ -46,6 +48,7 @@ class Source:
     image: Image | None = None
     data: bytes | None = None
     stamp: Stamp | None = None
+    in_folder: bool = False
 
 
 def is_url(argument: str) -> bool:

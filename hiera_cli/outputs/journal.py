@@ -226,6 +226,8 @@ class Journal:
         return entry if stamp is not None and asdict(stamp).items() <= entry["resume"].items() else None
 
     def _bring_into_order(self) -> None:
+        if not self._last:  # nothing was there: all records came in order, those of an archive that is one source too
+            return
         gone = sorted(start for start in self._last.values() if start >= 0)  # named no more: their records are kept
         new = iter(self._written)
         starts: list[int] | array[int] = array("q", (start if start != NEW else next(new) for start in self._order))

@@ -97,7 +97,7 @@ class Stream(Generic[M, R]):
             SimpleQueue()
         )  # decoded or failed, in any order
         waiting = task.result_bytes + (THUMBNAIL_BYTES if self._options.thumbnails else 0)
-        self._window = threading.Semaphore(_window(waiting))  # one for each entry in `_entries`
+        self._window = threading.Semaphore(window(waiting))  # one for each entry in `_entries`
         self._ahead = threading.Semaphore(DEFAULT_BATCH + self._workers)  # one for each not yet through `_ready`
         self._held = _Held()
         # The same for URLs, of which the walk waits for none: stuck ones hold up no files.
@@ -399,7 +399,8 @@ class _Held:
             self._changed.notify_all()
 
 
-def _window(result_bytes: int) -> int:
+def window(result_bytes: int) -> int:
+    """How many Results of this size may wait."""
     return min(WINDOW, max(MIN_WINDOW, MAX_WAITING // result_bytes))
 
 

@@ -17,6 +17,8 @@ from contextlib import suppress
 
 from hiera_cli.errors import OutputError
 
+_stderr = 2  # its descriptor
+
 
 class ReaderGone(Exception):  # noqa: N818 it is no error: the reader of a pipe has all that it wanted
     """Nobody reads what is written."""
@@ -93,7 +95,20 @@ def interject(text: str) -> None:
     So they go past its buffer, and never fail.
     """
     with suppress(OSError):
-        os.write(2, text.encode())
+        os.write(_stderr, text.encode())
+
+
+def set_apart_from_libraries() -> None:
+    """Keep stderr for this program: what libraries write to descriptor 2 past Python is dropped from here on."""
+    global _stderr
+    if os.name != "posix" or _stderr != 2:
+        return
+    sys.stderr.flush()
+    _stderr = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+    sys.stderr = _text(_StandardError(_stderr, "<stderr>"), sys.stderr)
 
 
 def hold_closed_descriptors() -> None:

@@ -1,0 +1,136 @@
+"""Joining a Ray cluster, or starting one on this machine, and what can be wrong with that."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from hiera_cli.errors import HieraError, UsageError
+from hiera_cli.system.streams import set_apart_from_libraries
+
+LOCAL, AUTO = "local", "auto"
+CONNECT = 5.0  # seconds until a cluster that does not answer is given up
+DEFAULT_PORT = 6379
+STORE_BYTES = 256 << 20  # of a cluster that is started here: replies are small
+_CURRENT = "ray/ray_current_cluster"  # where Ray keeps the address of the cluster that was started on this machine
+
+
+def check_address(address: str) -> None:
+    """Raise UsageError for an address that can't be one of a cluster, or without Ray. Imports nothing of it."""
+    from importlib.util import find_spec
+
+    if find_spec("ray") is None:
+        raise UsageError("a cluster needs Ray, which is not installed", "pip install 'hiera-cli[ray]'")
+    if address in (LOCAL, AUTO):
+        return
+    if "://" in address:
+        raise UsageError(
+            f"the cluster is joined from a machine that is a node of it, not by {address}",
+            "Name it as HOST:PORT, as `ray start --head` says it.",
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise UsageError(f"{address!r} is no address of a cluster", "One is local, auto, or HOST:PORT.")
+
+
+def connect(address: str, runtime_env: dict[str, Any] | None = None) -> Any:
+    """Join a cluster. Returns the module `ray`. runtime_env: what of this machine its workers get.
+
+    Raises HieraError where there is none, or it does not take this machine.
+    """
+    # These are read when it is imported, or by the processes that it starts.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "runtime_env": runtime_env}
+    if address == LOCAL:
+        where = LOCAL
+        options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+        if "RAY_AUTH_MODE" not in os.environ:  # a token for this cluster alone, where Ray would write one into ~/.ray
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    else:
+        where = _answering(address)
+        if "RAY_AUTH_MODE" not in os.environ and _has_token():  # as `ray start` does it
+            os.environ["RAY_AUTH_MODE"] = "token"
+    set_apart_from_libraries()  # Ray's core tells of its own there; its logs have all of it
+    import ray
+    import ray._private.worker as internals
+
+    if hasattr(internals, "print_to_stdstream"):  # it prints what happens to nodes on stdout, among the results
+        internals.print_to_stdstream = lambda *arguments, **options: None
+    try:
+        _on_a_lasting_thread(lambda: ray.init(address=where, **options))
+    except Exception as error:  # of whichever part of it
+        raise _refused(address, error) from error
+    return ray
+
+
+def _on_a_lasting_thread(call: Callable[[], object]) -> None:
+    """Linux ends the processes that Ray starts with the thread that has started them."""
+    outcome: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            call()
+            outcome.put(None)
+        except BaseException as error:  # handed to the one who waits
+            outcome.put(error)
+        threading.Event().wait()
+
+    threading.Thread(target=run, name="ray", daemon=True).start()
+    error = outcome.get()
+    if error is not None:
+        raise error
+
+
+def _has_token() -> bool:
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
+
+
+def _answering(address: str) -> str:
+    """HOST:PORT of a cluster, which was tried: Ray itself waits minutes for one that is not there."""
+    where = address
+    if address == AUTO:
+        where = os.environ.get("RAY_ADDRESS", "")
+        if not where:
+            try:
+                folder = os.environ.get("RAY_TMPDIR") or "/tmp"
+                with open(os.path.join(folder, _CURRENT), encoding="utf-8") as stream:
+                    where = stream.read().strip()
+            except OSError:
+                where = ""
+        if not where:
+            raise HieraError("there is no Ray cluster on this machine to join", remedy="start a cluster")
+    host, _, port = where.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise HieraError(f"no Ray cluster answers at {where}: {reason}", remedy="start a cluster") from error
+    return where
+
+
+def _refused(address: str, error: Exception) -> HieraError:
+    text = " ".join(str(error).split())
+    if "uthentication" in text or "token" in text.lower():
+        return HieraError(
+            f"the cluster at {address} does not take this machine's token",
+            "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the token of the cluster.",
+        )
+    if "ersion mismatch" in text:
+        return HieraError(f"the cluster at {address} has another version: {_short(text)}")
+    if "node_ip_address" in text or "raylet" in text.lower() or "No node" in text:
+        return HieraError(
+            f"this machine is no node of the cluster at {address}",
+            f"`ray start --address {address} --num-cpus 0` makes it one that does no work itself.",
+        )
+    return HieraError(f"the cluster at {address} can't be joined: {_short(text) or type(error).__name__}")
+
+
+def _short(text: str, most: int = 300) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

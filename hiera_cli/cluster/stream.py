@@ -1,0 +1,214 @@
+"""A run's Results from the workers of a cluster, in input order: in the place of the pipeline of one machine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from queue import Empty
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from hiera_cli.cluster.ledger import AT_ONCE, Ledger, Reply
+from hiera_cli.cluster.workers import ClusterModel, Workers
+from hiera_cli.inputs.skipped import Skipped
+from hiera_cli.inputs.source import Source
+from hiera_cli.pipeline.stream import WINDOW, window
+from hiera_cli.result import Result
+
+R = TypeVar("R", bound=Result)
+
+BLOCK = 32  # inputs; small enough that workers end at about the same time
+# Of a part: small at first, so that all workers have some, and larger as the run goes on.
+LEAST_PART, MOST_PART, GROWTH = 64, 4096, 32
+PART_BYTES = 64 << 20  # of Results
+GATHER = 0.2  # seconds that inputs wait for more, to make a whole block
+TICK = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An input, or that there are no more. error: what ended finding them early."""
+
+    source: Source | None
+    error: BaseException | None = None
+
+
+class ClusterStream(Generic[R]):
+    """One pass over inputs. Iterate over it once for the Results; what is said of pipeline.Stream holds here too.
+
+    Where workers write parts, those that have an answer are all one Result without it. skipped, warn: get what workers
+    tell of archives. before: gets how many inputs of archives earlier parts have.
+    """
+
+    def __init__(
+        self,
+        inputs: Iterable[Source],
+        load: Callable[[], ClusterModel],
+        workers: Workers,
+        skipped: Skipped,
+        warn: Callable[[str], None],
+        before: Callable[[int], None],
+    ) -> None:
+        self.loading = False
+        self._inputs = inputs
+        self._load = load
+        self._workers = workers
+        self._skipped = skipped
+        self._warn = warn
+        self._before = before
+        self._stopped = False
+        self._model: ClusterModel | None = None
+        job = workers.job
+        self._result_bytes = job.task.result_bytes
+        most = WINDOW if job.parts else window(self._result_bytes)
+        self._window = threading.Semaphore(most)
+        self._ledger = Ledger(self._part_size if job.parts else lambda so_far: BLOCK, most)
+        self._answer: Result | None = None  # of all that are in a part
+        self._latest = monotonic()  # when an input was found
+
+    def _part_size(self, so_far: int) -> int:
+        most = max(LEAST_PART, min(MOST_PART, PART_BYTES // self._result_bytes))
+        return max(LEAST_PART, min(most, so_far // GROWTH))
+
+    def stop(self) -> None:
+        """End the iteration soon, from a signal handler or another thread."""
+        self._stopped = True
+        self._workers.events.put(None)
+
+    def __iter__(self) -> Iterator[R]:
+        error: BaseException | None = None
+        try:
+            try:
+                threading.Thread(target=self._walk, name="walk", daemon=True).start()
+                yield from self._answered()
+            except Exception as raised:
+                error = raised
+            except KeyboardInterrupt:
+                if not self._stopped:
+                    raise
+            self._stopped = True
+            if self._model is not None:
+                self._drain()
+                for reply in self._ledger.known():
+                    yield from self._results(reply)
+            if error is not None:
+                raise error
+        finally:
+            self._stopped = True
+            self._window.release()
+            self._workers.close()
+
+    def _walk(self) -> None:
+        """On a thread of its own: find the inputs, as far ahead as the window allows."""
+        error: BaseException | None = None
+        try:
+            for source in self._inputs:
+                self._window.acquire()
+                if self._stopped:
+                    return
+                self._workers.events.put(_Found(source))
+        except BaseException as raised:  # handed to the consumer, whose iteration it ends
+            error = raised
+        finally:
+            self._workers.events.put(_Found(None, error))
+
+    def _answered(self) -> Iterator[R]:
+        end: _Found | None = None
+        while not self._stopped and (end is None or not self._ledger.is_done):
+            event = self._next_event()
+            if isinstance(event, _Found):
+                if event.source is None:
+                    end = event
+                    self._ledger.close_block()
+                else:
+                    self._ledger.add(event.source)
+                    self._latest = monotonic()
+            elif event is not None:
+                self._settle(*event)
+            if self._model is None and not self._ledger.is_done:
+                self.loading = True
+                try:
+                    self._model = self._load()
+                finally:
+                    self.loading = False
+            if self._model is not None:
+                self._workers.poll()
+                self._hand_out()
+            for reply, freed in self._ledger.ready():
+                yield from self._results(reply)
+                self._window.release(freed) if freed else None
+        if end is not None and end.error is not None:
+            raise end.error
+
+    def _next_event(self) -> Any:
+        try:
+            return self._workers.events.get_nowait()
+        except Empty:
+            pass
+        is_waiting = self._ledger.has_gathered and any(
+            self._ledger.under_way(slot) < AT_ONCE for slot in self._workers.ready
+        )
+        if is_waiting and self._workers.job.parts is None and monotonic() - self._latest >= GATHER:
+            self._ledger.close_block()  # inputs that come one by one are not to wait for each other
+            return None
+        try:
+            return self._workers.events.get(timeout=GATHER if is_waiting else TICK)
+        except Empty:
+            return None
+
+    def _hand_out(self) -> None:
+        """The next block to whoever has the fewest, until all have enough."""
+        open_ = True
+        while open_ and not self._stopped:
+            open_ = False
+            for slot in sorted(self._workers.ready, key=self._ledger.under_way):
+                block = self._ledger.hand_out(slot)
+                if block is not None:
+                    self._workers.give(slot, block)
+                    open_ = True
+
+    def _settle(self, slot: Any, block: Any, future: Any) -> None:
+        if slot not in self._workers.ready:  # it was found dead by another block
+            return
+        error = future.exception()
+        if error is None:
+            self._ledger.answered(slot, block, future.result())
+            return
+        fault = self._workers.fault(slot, error)
+        if fault is not None:
+            raise fault
+        self._workers.lost(slot)
+        self._ledger.lost(slot)
+
+    def _drain(self) -> None:
+        """Wait for what is under way; what a worker loses now is not done again."""
+        self._workers.finish()
+        while any(self._ledger.under_way(slot) for slot in self._workers.ready):
+            event = self._workers.events.get()
+            if event is None or isinstance(event, _Found):
+                continue
+            try:
+                self._settle(*event)
+            except Exception:  # the first error is the one that is raised
+                self._workers.lost(event[0])
+                self._ledger.lost(event[0])
+
+    def _results(self, reply: Reply) -> Iterator[Any]:
+        self._skipped.merge(reply.skipped)
+        for path, why in reply.told:
+            if self._skipped.tell:
+                self._skipped.tell(path, why)
+        for warning in reply.warnings:
+            self._warn(warning)
+        if reply.before:
+            self._before(reply.before)
+        for _ in range(reply.answered):
+            yield self._answer_in_a_part()
+        yield from reply.results
+
+    def _answer_in_a_part(self) -> Result:
+        if self._answer is None:
+            records = self._workers.job.options().records(self._workers.job.task)
+            self._answer = records.kind("", records.model, settings=records.settings)
+        return self._answer

@@ -1,0 +1,328 @@
+"""The workers of a run: one on each node of the cluster, or one for each of its GPUs, and those of nodes that join."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
+
+import hiera_cli
+from hiera_cli import __version__
+from hiera_cli.checkpoints.labels import Label
+from hiera_cli.cluster.connection import connect
+from hiera_cli.cluster.ledger import AT_ONCE, Block
+from hiera_cli.cluster.worker import Job, Loaded, ModelJob, Node, Worker
+from hiera_cli.errors import HieraError
+
+LOOK_EVERY = 2.0  # seconds: for nodes that have joined
+PATIENCE = 60.0  # seconds: how long a node is waited for that others are ready before
+FAILURES = 3  # of workers on one node that did not get as far as their model: then it is left out
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """As commands describe the engine of a model."""
+
+    precision: str
+    batch_size: int
+    words: str
+
+    def describe(self) -> str:
+        """On what it runs."""
+        return self.words
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """As commands describe a checkpoint, and hold records against it."""
+
+    name: str
+    weights: Path
+    sha256: str
+
+    def digest(self) -> str:
+        """The sha256 of the weights' file."""
+        return self.sha256
+
+
+@dataclass(frozen=True)
+class ClusterModel:
+    """The model that the workers have loaded, as a run and its outputs ask of it."""
+
+    name: str
+    checkpoint: _Checkpoint
+    engine: _Engine
+    labels: tuple[Label, ...]
+
+
+class _Slot:
+    """A place for a worker: a node, or one GPU of it. actor: the one there is. failures: of those before it."""
+
+    def __init__(self, node: str, host: str, *, gpus: int, place: int) -> None:
+        self.node = node
+        self.host = host
+        self.gpus = gpus  # of its node
+        self.place = place  # among those of its node
+        self.actor: Any = None
+        self.about: Node | None = None
+        self.asked_to_load = False
+        self.loaded: Loaded | None = None
+        self.failures = 0
+        self.left_out = False
+
+
+class Workers:
+    """address, ship: of the cluster, and whether its nodes get this package from here. job: what each does.
+
+    say: gets a line on each node that is left out.
+    """
+
+    def __init__(self, address: str, job: Job, *, ship: bool = False) -> None:
+        self.job = job
+        self.say: Callable[[str], None] = lambda line: None
+        self.ready: list[_Slot] = []
+        self.events: SimpleQueue[Any] = SimpleQueue()  # of replies: (slot, block, future)
+        self._address = address
+        self._ship = ship
+        self._ray: Any = None
+        self._actor: Any = None
+        self._strategy: Any = None
+        self._slots: dict[tuple[str, int], _Slot] = {}
+        self._starting: SimpleQueue[tuple[_Slot, Any, Any]] = SimpleQueue()  # (slot, its actor, a future)
+        self._model: ModelJob | None = None
+        self._precision = ""
+        self._digest = ""
+        self._first_error: HieraError | None = None
+        self._looked = self._began = 0.0
+
+    # ---- starting
+
+    def load(
+        self,
+        model: str,
+        *,
+        engine: str,
+        device: str,
+        precision: str,
+        batch_size: int | None,
+        labels: bool = False,
+        offline: bool = False,
+        progress: object = None,
+    ) -> ClusterModel:
+        """Have the model loaded by every node of the cluster: of classifier.load_classifier the arguments and errors.
+
+        Returns when the first of them is ready. Raises HieraError where none can be.
+        """
+        del progress  # of downloads: they go on elsewhere
+        self._model = ModelJob(model, engine, device, precision, batch_size, labels, offline)
+        package = Path(hiera_cli.__file__).parent
+        self._ray = connect(self._address, {"py_modules": [str(package)]} if self._ship else None)
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self._strategy = NodeAffinitySchedulingStrategy
+        self._actor = self._ray.remote(Worker)
+        self._began = monotonic()
+        self._look_for_nodes()
+        if not self._slots:
+            what = f"GPU for --device {device}" if device.startswith("cuda") else "free core"
+            raise HieraError(f"no node of the cluster has a {what}", "`ray status` shows what it has.")
+        while not self.ready:
+            self._settle(wait=True)
+            if all(slot.left_out for slot in self._slots.values()):
+                raise self._first_error or HieraError("no node of the cluster can do the work")
+        return self._described()
+
+    def _described(self) -> ClusterModel:
+        loaded = self.ready[0].loaded
+        assert loaded is not None
+        slots = [slot for slot in self._slots.values() if not slot.left_out]
+        nodes = len({slot.node for slot in slots})
+        words = f"{loaded.engine}, on {nodes} node{'s' * (nodes != 1)} of a Ray cluster"
+        if len(slots) != nodes:
+            words += f", {len(slots)} workers"
+        return ClusterModel(
+            loaded.name,
+            _Checkpoint(loaded.name, Path(loaded.weights), loaded.digest),
+            _Engine(loaded.precision, loaded.batch_size, words),
+            loaded.labels,
+        )
+
+    def _look_for_nodes(self) -> None:
+        """Start a worker wherever there is a place for one and none."""
+        self._looked = monotonic()
+        assert self._model is not None
+        nodes = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
+        for key in [key for key, slot in self._slots.items() if slot.node not in nodes and slot not in self.ready]:
+            del self._slots[key]
+        free: dict[str, dict[str, float]] | None = None
+        for name, node in nodes.items():
+            gpus = int(node["Resources"].get("GPU", 0)) if self._model.device in ("auto", "cuda") else 0
+            if not gpus and (node["Resources"].get("CPU", 0) < 1 or self._model.device.startswith("cuda")):
+                continue
+            for place in range(max(1, gpus)):
+                slot = self._slots.setdefault(
+                    (name, place), _Slot(name, node["NodeManagerHostname"], gpus=gpus, place=place)
+                )
+                if slot.actor is None and not slot.left_out:
+                    free = _free_resources() if free is None else free
+                    self._start(slot, int(free.get(name, node["Resources"]).get("CPU", 0)))
+
+    def _start(self, slot: _Slot, free_cores: int) -> None:
+        """free_cores: of its node. Other work of the cluster keeps its own; without any the worker waits for one."""
+        cores = max(1, free_cores // max(1, slot.gpus)) if not slot.gpus or free_cores else 0
+        slot.actor = self._actor.options(
+            num_cpus=cores,
+            num_gpus=1 if slot.gpus else 0,
+            max_concurrency=AT_ONCE + 1,  # one for `finish`
+            max_restarts=0,
+            scheduling_strategy=self._strategy(slot.node, soft=False),
+        ).remote(self.job, cores)
+        self._ask(slot, slot.actor.node.remote(self._model))
+
+    def _ask(self, slot: _Slot, reference: Any) -> None:
+        actor = slot.actor
+        reference.future().add_done_callback(lambda future: self._starting.put((slot, actor, future)))
+
+    def _settle(self, *, wait: bool) -> None:
+        """Take what those that start have said."""
+        try:
+            slot, actor, future = self._starting.get(timeout=LOOK_EVERY) if wait else self._starting.get_nowait()
+        except Empty:
+            if wait:
+                self._decide()
+            return
+        if slot.actor is not actor:
+            return
+        error = future.exception()
+        if error is not None:
+            self._failed(slot, self._in_words(slot, error), is_crash=_is_death(error) and slot.about is not None)
+        elif isinstance(answer := future.result(), Node):
+            if answer.version != __version__:
+                told = HieraError(
+                    f"the node {answer.host} has version {answer.version} of this program, this machine {__version__}",
+                    remedy="ship",
+                )
+                self._failed(slot, told)
+            else:
+                slot.about = answer
+        else:
+            self._loaded(slot, answer)
+        self._decide()
+
+    def _decide(self) -> None:
+        """Settle on one precision, so that a record is the same wherever it is made, and have it loaded."""
+        assert self._model is not None
+        slots = [slot for slot in self._slots.values() if not slot.left_out]
+        if not self._precision:
+            known = {slot.about.precision for slot in slots if slot.about is not None}
+            is_late = monotonic() - self._began > PATIENCE
+            if not known or (any(slot.about is None for slot in slots) and not is_late):
+                return
+            self._precision = known.pop() if len(known) == 1 else "fp32"
+        for slot in slots:
+            first = self._slots.get((slot.node, 0), slot)  # which downloads what its node lacks
+            if slot.about is None or slot.asked_to_load or (first is not slot and first.loaded is None):
+                continue
+            slot.asked_to_load = True
+            self._ask(slot, slot.actor.load.remote(replace(self._model, precision=self._precision)))
+
+    def _loaded(self, slot: _Slot, loaded: Loaded) -> None:
+        self._digest = self._digest or loaded.digest
+        if loaded.digest != self._digest:
+            told = HieraError(
+                f"the node {slot.host} has other weights of {loaded.name} "
+                f"(sha256 {loaded.digest[:16]}…, others have {self._digest[:16]}…)",
+                "Give all nodes the same, or name a folder that all of them see as the model.",
+            )
+            self._failed(slot, told)
+            return
+        slot.loaded = loaded
+        slot.failures = 0
+        self.ready.append(slot)
+
+    def _failed(self, slot: _Slot, error: HieraError, *, is_crash: bool = False) -> None:
+        """Leave out what can't work, and say so; one that died is tried again some times."""
+        slot.failures += 1
+        if slot.actor is not None:
+            self._ray.kill(slot.actor)
+        slot.actor = slot.about = slot.loaded = None
+        slot.asked_to_load = False
+        if is_crash and slot.failures < FAILURES:
+            return
+        slot.left_out = True
+        self._first_error = self._first_error or error
+        if any(not each.left_out for each in self._slots.values()):
+            self.say(f"the node {slot.host} is left out: {error.message}")
+
+    def _in_words(self, slot: _Slot, error: BaseException) -> HieraError:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, HieraError):
+            return cause
+        if isinstance(error, HieraError):
+            return error
+        text = str(error)
+        if "No module named 'hiera_cli" in text:
+            return HieraError(f"the node {slot.host} does not have this program", remedy="ship")
+        if "No module named" in text:
+            missing = text.rpartition("No module named")[2].split()[0].strip("'\"")
+            return HieraError(
+                f"the node {slot.host} lacks the Python package {missing}", "`pip install hiera-cli` there brings it."
+            )
+        if _is_death(error):
+            return HieraError(f"the worker on the node {slot.host} died before it had its model")
+        return HieraError(f"the node {slot.host} failed: {' '.join(text.split())[-300:]}")
+
+    # ---- while the run goes on
+
+    def poll(self) -> None:
+        """See who has become ready, and whether nodes have joined."""
+        while not self._starting.empty():
+            self._settle(wait=False)
+        if monotonic() - self._looked > LOOK_EVERY:
+            self._look_for_nodes()
+            self._decide()
+
+    def give(self, slot: _Slot, block: Block) -> None:
+        """Have a worker answer a block: `events` gets its reply."""
+        reference = slot.actor.run.remote(block)
+        reference.future().add_done_callback(lambda future: self.events.put((slot, block, future)))
+
+    def lost(self, slot: _Slot) -> None:
+        """A worker has died: another one is started where it was, if its node is still there."""
+        self.ready.remove(slot)
+        self._slots[slot.node, slot.place] = _Slot(slot.node, slot.host, gpus=slot.gpus, place=slot.place)
+        self._looked = 0.0
+
+    def fault(self, slot: _Slot, error: BaseException) -> HieraError | None:
+        """What has gone wrong with a block, for which the run ends; None if its worker has died."""
+        return None if _is_death(error) else self._in_words(slot, error)
+
+    def finish(self) -> None:
+        """Have all workers end soon what they are at."""
+        for slot in self.ready:
+            slot.actor.finish.remote()
+
+    def close(self) -> None:
+        """Leave the cluster, which ends the workers; one that was started here ends with that."""
+        if self._ray is not None:
+            self._ray.shutdown()
+            self._ray = None
+
+
+def _is_death(error: BaseException) -> bool:
+    from ray.exceptions import RayActorError, WorkerCrashedError
+
+    return isinstance(error, (RayActorError, WorkerCrashedError)) and "failed to import" not in str(error)
+
+
+def _free_resources() -> dict[str, dict[str, float]]:
+    """What of each node is not in use. Ray tells of the whole cluster alone in public."""
+    try:
+        from ray._private.state import available_resources_per_node
+    except ImportError:
+        return {}
+    found: dict[str, dict[str, float]] = available_resources_per_node()
+    return found

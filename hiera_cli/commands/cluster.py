@@ -1,0 +1,75 @@
+"""What --ray asks of a command: that the workers of a cluster do its work."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hiera_cli.commands.request import InputRequest, OutputRequest, Request
+from hiera_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from hiera_cli.cluster.workers import Workers
+    from hiera_cli.outputs.parts import Parts
+    from hiera_cli.pipeline.options import Options
+    from hiera_cli.tasks.task import Task
+
+PARTS = ("parquet", "jsonl")
+MOST_LOOKED_FOR = 100  # of the inputs that were named: whether a node sees them
+
+
+def is_folder_of_parts(ray: str | None, path: str | None) -> bool:
+    """Whether an --output is written by the workers of a cluster."""
+    return ray is not None and path is not None and (path.endswith("/") or os.path.isdir(path))
+
+
+def check(ray: str | None, ship: bool, inputs: InputRequest, output: OutputRequest) -> None:
+    """Raise UsageError for what a cluster can't do, or without one."""
+    if ray is None:
+        if ship:
+            raise UsageError("--ship is for a cluster, and this run has none", "Name one: --ray HOST:PORT")
+        return
+    from hiera_cli.cluster.connection import check_address
+    from hiera_cli.inputs.source import descriptor
+
+    check_address(ray)
+    for name in inputs.inputs:
+        if descriptor(name) is not None:
+            raise UsageError(
+                f"the workers of a cluster do not see what comes through {name}",
+                "Save it first, or leave out --ray. A list of paths may come so: --files-from -",
+            )
+    if output.parts and output.format not in PARTS:
+        raise UsageError(
+            f"a folder gets parts, as parquet or jsonl, and this run writes {output.format}",
+            f"Use -f parquet or jsonl, or name a file: -o {output.path}/FILE".replace("//", "/"),
+        )
+
+
+def workers_of(
+    ray: str, ship: bool, request: Request, task: Task[Any, Any], read: Options, parts: Parts | None
+) -> Workers:
+    """The workers, not started yet."""
+    from hiera_cli.cluster.worker import Job
+    from hiera_cli.cluster.workers import Workers
+    from hiera_cli.commands.run import walk_of
+
+    inputs = request.inputs
+    here = [name for name in (*inputs.inputs[:MOST_LOOKED_FOR],) if os.path.lexists(name)]
+    job = Job(
+        task,
+        read.model,
+        replace(walk_of(request), whole_archives=False),
+        read.limits,
+        read.decoding.max_pixels,
+        read.decoding.full,
+        os.getcwd(),
+        tuple(here),
+        read.thumbnails,
+        read.offline,
+        read.workers,
+        request.report.verbose,
+        parts,
+    )
+    return Workers(ray, job, ship=ship)
