@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
@@ -17,6 +21,7 @@ LOCAL, AUTO = "local", "auto"
 CONNECT = 5.0  # seconds until a cluster that does not answer is given up
 DEFAULT_PORT = 6379
 STORE_BYTES = 256 << 20  # of a cluster that is started here: replies are small
+_TOKEN = "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to that of the cluster, which is in ~/.ray/auth_token of its head."
 _CURRENT = "ray/ray_current_cluster"  # where Ray keeps the address of the cluster that was started on this machine
 
 
@@ -38,8 +43,29 @@ def check_address(address: str) -> None:
         raise UsageError(f"{address!r} is no address of a cluster", "One is local, auto, or HOST:PORT.")
 
 
-def connect(address: str, runtime_env: dict[str, Any] | None = None) -> Any:
-    """Join a cluster. Returns the module `ray`. runtime_env: what of this machine its workers get.
+@dataclass(frozen=True)
+class Connection:
+    """ray: the module. where: HOST:PORT of the cluster's head; "" of one that was started here."""
+
+    ray: Any
+    where: str
+
+    def check_head(self) -> None:
+        """Raise HieraError if the head does not answer. Ray waits a minute for it, and ends the program then."""
+        if self.where:
+            _answering(self.where)
+
+    def close(self) -> None:
+        """Leave the cluster. One that was started here ends with that."""
+        self.ray.shutdown()
+
+    def drop(self) -> None:
+        """Leave a cluster that does not answer any more, without a word to it."""
+        atexit.unregister(self.ray.shutdown)
+
+
+def connect(address: str, runtime_env: dict[str, Any] | None = None) -> Connection:
+    """Join a cluster. runtime_env: what of this machine its workers get.
 
     Raises HieraError where there is none, or it does not take this machine.
     """
@@ -56,6 +82,8 @@ def connect(address: str, runtime_env: dict[str, Any] | None = None) -> Any:
         where = _answering(address)
         if "RAY_AUTH_MODE" not in os.environ and _has_token():  # as `ray start` does it
             os.environ["RAY_AUTH_MODE"] = "token"
+        if os.environ.get("RAY_AUTH_MODE") == "token":
+            _try_token(where)
     set_apart_from_libraries()  # Ray's core tells of its own there; its logs have all of it
     import ray
     import ray._private.worker as internals
@@ -66,7 +94,15 @@ def connect(address: str, runtime_env: dict[str, Any] | None = None) -> Any:
         _on_a_lasting_thread(lambda: ray.init(address=where, **options))
     except Exception as error:  # of whichever part of it
         raise _refused(address, error) from error
-    return ray
+    return Connection(ray, "" if address == LOCAL else where)
+
+
+def _try_token(where: str) -> None:
+    """Raise HieraError if the cluster does not take it: for that, Ray ends the process that asks."""
+    code = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='CRITICAL')"
+    tried = subprocess.run([sys.executable, "-c", code, where], capture_output=True, stdin=subprocess.DEVNULL)
+    if tried.returncode < 0 or b"uthent" in tried.stderr:
+        raise HieraError(f"the cluster at {where} does not take this token", _TOKEN)
 
 
 def _on_a_lasting_thread(call: Callable[[], object]) -> None:
@@ -117,11 +153,8 @@ def _answering(address: str) -> str:
 
 def _refused(address: str, error: Exception) -> HieraError:
     text = " ".join(str(error).split())
-    if "uthentication" in text or "token" in text.lower():
-        return HieraError(
-            f"the cluster at {address} does not take this machine's token",
-            "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the token of the cluster.",
-        )
+    if "uthent" in text or "token" in text.lower():
+        return HieraError(f"the cluster at {address} asks for a token", _TOKEN)
     if "ersion mismatch" in text:
         return HieraError(f"the cluster at {address} has another version: {_short(text)}")
     if "node_ip_address" in text or "raylet" in text.lower() or "No node" in text:
@@ -129,7 +162,8 @@ def _refused(address: str, error: Exception) -> HieraError:
             f"this machine is no node of the cluster at {address}",
             f"`ray start --address {address} --num-cpus 0` makes it one that does no work itself.",
         )
-    return HieraError(f"the cluster at {address} can't be joined: {_short(text) or type(error).__name__}")
+    hint = "" if os.environ.get("RAY_AUTH_MODE") else f"Where it asks for a token: {_TOKEN}"
+    return HieraError(f"the cluster at {address} can't be joined: {_short(text) or type(error).__name__}", hint)
 
 
 def _short(text: str, most: int = 300) -> str:

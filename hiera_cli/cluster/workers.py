@@ -12,13 +12,14 @@ from typing import Any
 import hiera_cli
 from hiera_cli import __version__
 from hiera_cli.checkpoints.labels import Label
-from hiera_cli.cluster.connection import connect
+from hiera_cli.cluster.connection import Connection, connect
 from hiera_cli.cluster.ledger import AT_ONCE, Block
 from hiera_cli.cluster.worker import Job, Loaded, ModelJob, Node, Worker
 from hiera_cli.errors import HieraError
 
 LOOK_EVERY = 2.0  # seconds: for nodes that have joined
 PATIENCE = 60.0  # seconds: how long a node is waited for that others are ready before
+HEAD_GONE = 8.0  # seconds without an answer of the cluster's head
 FAILURES = 3  # of workers on one node that did not get as far as their model: then it is left out
 
 
@@ -87,6 +88,7 @@ class Workers:
         self.events: SimpleQueue[Any] = SimpleQueue()  # of replies: (slot, block, future)
         self._address = address
         self._ship = ship
+        self._connection: Connection | None = None
         self._ray: Any = None
         self._actor: Any = None
         self._strategy: Any = None
@@ -97,6 +99,7 @@ class Workers:
         self._digest = ""
         self._first_error: HieraError | None = None
         self._looked = self._began = 0.0
+        self._answered = monotonic()  # when the head did
 
     # ---- starting
 
@@ -119,7 +122,8 @@ class Workers:
         del progress  # of downloads: they go on elsewhere
         self._model = ModelJob(model, engine, device, precision, batch_size, labels, offline)
         package = Path(hiera_cli.__file__).parent
-        self._ray = connect(self._address, {"py_modules": [str(package)]} if self._ship else None)
+        self._connection = connect(self._address, {"py_modules": [str(package)]} if self._ship else None)
+        self._ray = self._connection.ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._strategy = NodeAffinitySchedulingStrategy
@@ -154,7 +158,7 @@ class Workers:
         """Start a worker wherever there is a place for one and none."""
         self._looked = monotonic()
         assert self._model is not None
-        nodes = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
+        nodes = self._nodes()
         for key in [key for key, slot in self._slots.items() if slot.node not in nodes and slot not in self.ready]:
             del self._slots[key]
         free: dict[str, dict[str, float]] | None = None
@@ -169,6 +173,9 @@ class Workers:
                 if slot.actor is None and not slot.left_out:
                     free = _free_resources() if free is None else free
                     self._start(slot, int(free.get(name, node["Resources"]).get("CPU", 0)))
+
+    def _nodes(self) -> dict[str, Any]:
+        return {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
 
     def _start(self, slot: _Slot, free_cores: int) -> None:
         """free_cores: of its node. Other work of the cluster keeps its own; without any the worker waits for one."""
@@ -198,7 +205,7 @@ class Workers:
             return
         error = future.exception()
         if error is not None:
-            self._failed(slot, self._in_words(slot, error), is_crash=_is_death(error) and slot.about is not None)
+            self._failed(slot, self._in_words(slot, error), is_death=_is_death(error))
         elif isinstance(answer := future.result(), Node):
             if answer.version != __version__:
                 told = HieraError(
@@ -243,14 +250,17 @@ class Workers:
         slot.failures = 0
         self.ready.append(slot)
 
-    def _failed(self, slot: _Slot, error: HieraError, *, is_crash: bool = False) -> None:
-        """Leave out what can't work, and say so; one that died is tried again some times."""
+    def _failed(self, slot: _Slot, error: HieraError, *, is_death: bool = False) -> None:
+        """Leave out what can't work, and say so. One that died is tried again some times, if its node is there."""
         slot.failures += 1
         if slot.actor is not None:
             self._ray.kill(slot.actor)
         slot.actor = slot.about = slot.loaded = None
         slot.asked_to_load = False
-        if is_crash and slot.failures < FAILURES:
+        if is_death and slot.failures < FAILURES:
+            return
+        if is_death and slot.node not in self._nodes():
+            del self._slots[slot.node, slot.place]
             return
         slot.left_out = True
         self._first_error = self._first_error or error
@@ -282,8 +292,25 @@ class Workers:
         while not self._starting.empty():
             self._settle(wait=False)
         if monotonic() - self._looked > LOOK_EVERY:
-            self._look_for_nodes()
-            self._decide()
+            self._looked = monotonic()
+            if self._head_answers():
+                self._look_for_nodes()
+                self._decide()
+
+    def _head_answers(self) -> bool:
+        """Whether it does. Raises HieraError if it has not for some time: whoever asks it something waits long."""
+        assert self._connection is not None
+        try:
+            self._connection.check_head()
+            self._answered = monotonic()
+        except HieraError as error:
+            if monotonic() - self._answered < HEAD_GONE:
+                return False
+            self._connection.drop()
+            self._connection = None
+            self.ready = []
+            raise HieraError(f"the head of the cluster has gone: {error.message}", remedy="go on") from error
+        return True
 
     def give(self, slot: _Slot, block: Block) -> None:
         """Have a worker answer a block: `events` gets its reply."""
@@ -292,6 +319,7 @@ class Workers:
 
     def lost(self, slot: _Slot) -> None:
         """A worker has died: another one is started where it was, if its node is still there."""
+        self.say(f"a worker on the node {slot.host} has died: what it had is done again")
         self.ready.remove(slot)
         self._slots[slot.node, slot.place] = _Slot(slot.node, slot.host, gpus=slot.gpus, place=slot.place)
         self._looked = 0.0
@@ -307,15 +335,15 @@ class Workers:
 
     def close(self) -> None:
         """Leave the cluster, which ends the workers; one that was started here ends with that."""
-        if self._ray is not None:
-            self._ray.shutdown()
-            self._ray = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def _is_death(error: BaseException) -> bool:
-    from ray.exceptions import RayActorError, WorkerCrashedError
+    from ray.exceptions import ActorUnschedulableError, RayActorError
 
-    return isinstance(error, (RayActorError, WorkerCrashedError)) and "failed to import" not in str(error)
+    return isinstance(error, (RayActorError, ActorUnschedulableError)) and "failed to import" not in str(error)
 
 
 def _free_resources() -> dict[str, dict[str, float]]:

@@ -42,6 +42,7 @@ REMEDIES: dict[str, str] = {
     "no room for arrays": "Nothing of it could be saved: free some space. Of jsonl each record is saved at once.",
     "picture or folder": "Name a picture (.png) for one input, or a folder.",
     "records of labels": "`hiera classify`, `hiera find` and `hiera evaluate` write such records: -o FILE.jsonl.",
+    "go on": "What was done is kept. Of jsonl, and of a folder of parts, --resume goes on from there.",
     "ship": "Install the same version there: pip install hiera-cli. Or leave that to this machine: --ship.",
     "start a cluster": "`ray start --head` starts one; --ray local does that for a single run.",
     "replace": "--overwrite replaces it.",

@@ -219,6 +219,7 @@ class PartsFolder:
         self._format = format
         self._records = records
         self._answered = self._failed = 0
+        self._kept = 0  # records of earlier runs
         self._store = _store(path if is_cloud(path) else os.path.abspath(path))
         self._lock = None if is_cloud(path) else _Lock(path)
         names = self._store.names()
@@ -291,6 +292,7 @@ class PartsFolder:
             try:
                 for entry, ok in _entries(content, self._format):
                     if ok:
+                        self._kept += 1
                         yield entry
                     else:
                         self._failures[name] = self._failures.get(name, 0) + 1
@@ -384,8 +386,8 @@ class PartsFolder:
             "hiera": __version__,
             **self._asked(),
             **self._about_model(),
-            "inputs": self.done + self._answered + self._failed,
-            "answered": self.done + self._answered,
+            "records": self._kept + self._answered + self._failed,
+            "answered": self._kept + self._answered,
             "failed": self._failed,
             "parts": parts,
         }
