@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty
 from time import monotonic
@@ -18,12 +19,15 @@ from hiera_cli.result import Result
 
 R = TypeVar("R", bound=Result)
 
-BLOCK = 32  # inputs; small enough that workers end at about the same time
-# Of a part: small at first, so that all workers have some, and larger as the run goes on.
-LEAST_PART, MOST_PART, GROWTH = 64, 4096, 32
+# Inputs of a block, and of a part: small at first, so that all workers have some and end at about the same time, and
+# larger as the run goes on: a block costs this machine a millisecond.
+LEAST_BLOCK, MOST_BLOCK = 32, 128
+LEAST_PART, MOST_PART = 64, 4096
+BLOCK_GROWTH, PART_GROWTH = 512, 32
 PART_BYTES = 64 << 20  # of Results
 GATHER = 0.2  # seconds that inputs wait for more, to make a whole block
 TICK = 0.5  # seconds
+MOST_EVENTS = 1000  # between two looks at who has nothing to do
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,16 @@ class ClusterStream(Generic[R]):
         self._result_bytes = job.task.result_bytes
         most = WINDOW if job.parts else window(self._result_bytes)
         self._window = threading.Semaphore(most)
-        self._ledger = Ledger(self._part_size if job.parts else lambda so_far: BLOCK, most)
+        self._ledger = Ledger(self._part_size if job.parts else self._block_size, most)
         self._answer: Result | None = None  # of all that are in a part
         self._latest = monotonic()  # when an input was found
 
+    def _block_size(self, so_far: int) -> int:
+        return max(LEAST_BLOCK, min(MOST_BLOCK, so_far // BLOCK_GROWTH))
+
     def _part_size(self, so_far: int) -> int:
         most = max(LEAST_PART, min(MOST_PART, PART_BYTES // self._result_bytes))
-        return max(LEAST_PART, min(most, so_far // GROWTH))
+        return max(LEAST_PART, min(most, so_far // PART_GROWTH))
 
     def stop(self) -> None:
         """End the iteration soon, from a signal handler or another thread."""
@@ -116,16 +123,14 @@ class ClusterStream(Generic[R]):
     def _answered(self) -> Iterator[R]:
         end: _Found | None = None
         while not self._stopped and (end is None or not self._ledger.is_done):
-            event = self._next_event()
-            if isinstance(event, _Found):
-                if event.source is None:
+            for event in self._next_events():
+                if not isinstance(event, _Found):
+                    self._settle(*event)
+                elif event.source is not None:
+                    self._ledger.add(event.source)
+                else:
                     end = event
                     self._ledger.close_block()
-                else:
-                    self._ledger.add(event.source)
-                    self._latest = monotonic()
-            elif event is not None:
-                self._settle(*event)
             if self._model is None and not self._ledger.is_done:
                 self.loading = True
                 try:
@@ -137,25 +142,38 @@ class ClusterStream(Generic[R]):
                 self._hand_out()
             for reply, freed in self._ledger.ready():
                 yield from self._results(reply)
-                self._window.release(freed) if freed else None
+                if freed:
+                    self._window.release(freed)
         if end is not None and end.error is not None:
             raise end.error
 
-    def _next_event(self) -> Any:
-        try:
-            return self._workers.events.get_nowait()
-        except Empty:
-            pass
+    def _next_events(self) -> list[Any]:
+        """Wait for something to happen; what else has by then comes with it."""
+        events = self._events_so_far()
+        if events:
+            return events
         is_waiting = self._ledger.has_gathered and any(
             self._ledger.under_way(slot) < AT_ONCE for slot in self._workers.ready
         )
         if is_waiting and self._workers.job.parts is None and monotonic() - self._latest >= GATHER:
             self._ledger.close_block()  # inputs that come one by one are not to wait for each other
-            return None
+            return []
         try:
-            return self._workers.events.get(timeout=GATHER if is_waiting else TICK)
+            first = self._workers.events.get(timeout=GATHER if is_waiting else TICK)
         except Empty:
-            return None
+            return []
+        return [*filter(None, [first]), *self._events_so_far()]
+
+    def _events_so_far(self) -> list[Any]:
+        events: list[Any] = []
+        with suppress(Empty):
+            while len(events) < MOST_EVENTS:
+                event = self._workers.events.get_nowait()
+                if event is not None:
+                    events.append(event)
+        if any(isinstance(event, _Found) for event in events):
+            self._latest = monotonic()
+        return events
 
     def _hand_out(self) -> None:
         """The next block to whoever has the fewest, until all have enough."""

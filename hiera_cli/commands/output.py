@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hiera_cli.commands.request import OutputRequest
@@ -76,12 +77,12 @@ class Output:
     path: str | None = None
     parts: Parts | None = None
 
-    @property
+    @cached_property  # asked for each Result, and slow to tell of a protocol
     def file(self) -> File | None:
         """The sink, if it is a file, which gets its name when it is complete."""
         return self.sink if isinstance(self.sink, File) else None
 
-    @property
+    @cached_property
     def journal(self) -> Resumable | None:
         """The sink, if it can be gone on with."""
         return self.sink if isinstance(self.sink, Resumable) else None
