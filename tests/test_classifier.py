@@ -362,7 +362,7 @@ def test_one_thread_to_decode_is_enough(tmp_path: Path, allow_threads: Callable[
 
 @pytest.mark.parametrize(("top_k", "window"), [(1, 1 << 16), (5, 1 << 16), (100, 5242), (1000, 524), (10**9, 512)])
 def test_the_more_predictions_an_input_has_the_fewer_results_wait(top_k: int, window: int) -> None:
-    assert stream_module._window(Classify(top_k).result_bytes) == window
+    assert stream_module.window(Classify(top_k).result_bytes) == window
 
 
 def test_inputs_are_taken_only_so_far_ahead(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -270,9 +271,8 @@ class Workers:
     def _in_words(self, slot: _Slot, error: BaseException) -> HieraError:
         cause = getattr(error, "cause", None)
         if isinstance(cause, HieraError):
-            return cause
-        if isinstance(error, HieraError):
-            return error
+            elsewhere = f" (on the node {slot.host})" if slot.host != platform.node() else ""
+            return type(cause)(f"{cause.message}{elsewhere}", cause.hint, remedy=cause.remedy, **cause.about)
         text = str(error)
         if "No module named 'hiera_cli" in text:
             return HieraError(f"the node {slot.host} does not have this program", remedy="ship")

@@ -203,7 +203,7 @@ def classify(
     request = request_of(options, name, path, parts=parts)
     request.inputs.check("classify")
     request.output.check()
-    cluster.check(ray, ship, request.inputs, request.output)
+    cluster.check(ray, ship, request)
     allowed = _concepts(among, model, quiet) if among else ()
 
     from hiera_cli.checkpoints import resolve

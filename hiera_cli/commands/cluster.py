@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hiera_cli.commands.request import InputRequest, OutputRequest, Request
+from hiera_cli.commands.request import Request
 from hiera_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def is_folder_of_parts(ray: str | None, path: str | None) -> bool:
     return ray is not None and path is not None and (path.endswith("/") or os.path.isdir(path))
 
 
-def check(ray: str | None, ship: bool, inputs: InputRequest, output: OutputRequest) -> None:
+def check(ray: str | None, ship: bool, request: Request) -> None:
     """Raise UsageError for what a cluster can't do, or without one."""
     if ray is None:
         if ship:
@@ -34,7 +34,10 @@ def check(ray: str | None, ship: bool, inputs: InputRequest, output: OutputReque
     from hiera_cli.inputs.source import descriptor
 
     check_address(ray)
-    for name in inputs.inputs:
+    output, device = request.output, request.model.device
+    if device.startswith("cuda:"):
+        raise UsageError(f"a cluster gives each worker a GPU of its own, and {device} names one", "Use --device cuda.")
+    for name in request.inputs.inputs:
         if descriptor(name) is not None:
             raise UsageError(
                 f"the workers of a cluster do not see what comes through {name}",

@@ -111,7 +111,7 @@ def embed(
         request, output=replace(request.output, format=_format(asked or ("parquet" if parts else None), path))
     )
     request.output.check()
-    cluster.check(ray, ship, request.inputs, request.output)
+    cluster.check(ray, ship, request)
 
     from hiera_cli.checkpoints import resolve
 
