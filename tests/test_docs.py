@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,12 @@ RUNNABLE = [
 ]
 
 
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+
+
 def numbers_aside(text: str) -> str:
     """Scores differ in their last digits from processor to processor, as do precision and number of threads."""
-    text = re.sub(r"(OpenVINO, )?\d+ threads\), (fp32|bf16)", "N threads), precision", text)
+    text = re.sub(r"(OpenVINO, )?\d+ threads?\), (fp32|bf16)", "N threads), precision", text)
     text = re.sub(r'"precision": "(fp32|bf16)"|(?<=,demo,)(fp32|bf16)', "precision", text)
     text = re.sub(r"\d+\.\d%  [█▉▊▋▌▍▎▏]* *", "#%  ", text)
     text = re.sub(r"\d+\.\d s( →|$)", r"# s\1", text, flags=re.MULTILINE)
@@ -46,7 +50,13 @@ def sample_images() -> None:
         shutil.copy(ROOT / "sample_images" / name, "sample_images")
 
 
-@pytest.mark.parametrize(("command", "output"), RUNNABLE, ids=[command for command, _ in RUNNABLE])
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        pytest.param(command, output, id=command, marks=[pytest.mark.slow, needs_ray] if "--ray" in command else [])
+        for command, output in RUNNABLE
+    ],
+)
 def test_a_command_of_the_readme_prints_what_stands_there(
     command: str, output: str, environment: dict[str, str], bash: Bash, sample_images: None
 ) -> None:

@@ -85,7 +85,8 @@ class OpenVinoEngine:
 
     def describe(self) -> str:
         """Such as `cpu (OpenVINO, 2 threads), bf16`."""
-        return f"cpu (OpenVINO, {self._model.get_property('INFERENCE_NUM_THREADS')} threads), {self.precision}"
+        count = self._model.get_property("INFERENCE_NUM_THREADS")
+        return f"cpu (OpenVINO, {count} thread{'s' * (count != 1)}), {self.precision}"
 
     def submit(self, pixels: Sequence[NDArray[Any]], output: Output = "logits") -> Answer:
         """Start on a batch, each image (3, 224, 224). Out of memory halves the batch and goes on.

@@ -60,7 +60,8 @@ def described(device: torch.device, precision: str) -> str:
     """Such as `cuda:0 (NVIDIA H100), bf16` or `cpu (2 threads), fp32`."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)}), {precision}"
-    threads = f" ({torch.get_num_threads()} threads)" if device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f" ({count} thread{'s' * (count != 1)})" if device.type == "cpu" else ""
     return f"{device}{threads}, {precision}"
 
 
