@@ -14,7 +14,7 @@ from hiera_cli.commands.remedies import INPUT_REMEDIES, REMEDIES
 
 PACKAGE = ROOT / "hiera_cli"
 BELOW = (
-    *("system", "model", "inputs", "images", "checkpoints", "engines", "tasks", "pipeline", "outputs"),
+    *("system", "model", "inputs", "images", "checkpoints", "engines", "tasks", "pipeline", "outputs", "cluster"),
     *("autoencoder.py", "bench.py", "classifier.py", "errors.py", "limits.py", "result.py"),
 )
 OF_THE_COMMAND_LINE = re.compile(r"(?<![\w-])--[a-z]|\bhiera (classify|download|models|labels|info|bench)\b")

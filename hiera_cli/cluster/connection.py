@@ -36,7 +36,7 @@ def check_address(address: str) -> None:
     if "://" in address:
         raise UsageError(
             f"the cluster is joined from a machine that is a node of it, not by {address}",
-            "Name it as HOST:PORT, as `ray start --head` says it.",
+            remedy="name the head",
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
@@ -159,8 +159,7 @@ def _refused(address: str, error: Exception) -> HieraError:
         return HieraError(f"the cluster at {address} has another version: {_short(text)}")
     if "node_ip_address" in text or "raylet" in text.lower() or "No node" in text:
         return HieraError(
-            f"this machine is no node of the cluster at {address}",
-            f"`ray start --address {address} --num-cpus 0` makes it one that does no work itself.",
+            f"this machine is no node of the cluster at {address}", remedy="become a node", address=address
         )
     hint = "" if os.environ.get("RAY_AUTH_MODE") else f"Where it asks for a token: {_TOKEN}"
     return HieraError(f"the cluster at {address} can't be joined: {_short(text) or type(error).__name__}", hint)

@@ -132,7 +132,7 @@ class Workers:
         self._began = monotonic()
         self._look_for_nodes()
         if not self._slots:
-            what = f"GPU for --device {device}" if device.startswith("cuda") else "free core"
+            what = f"GPU for {device}" if device.startswith("cuda") else "free core"
             raise HieraError(f"no node of the cluster has a {what}", "`ray status` shows what it has.")
         while not self.ready:
             self._settle(wait=True)

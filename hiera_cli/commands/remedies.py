@@ -43,6 +43,8 @@ REMEDIES: dict[str, str] = {
     "picture or folder": "Name a picture (.png) for one input, or a folder.",
     "records of labels": "`hiera classify`, `hiera find` and `hiera evaluate` write such records: -o FILE.jsonl.",
     "go on": "What was done is kept. Of jsonl, and of a folder of parts, --resume goes on from there.",
+    "become a node": "`ray start --address {address} --num-cpus 0` makes it one that does no work itself.",
+    "name the head": "Name it as HOST:PORT, as `ray start --head` says it.",
     "ship": "Install the same version there: pip install hiera-cli. Or leave that to this machine: --ship.",
     "start a cluster": "`ray start --head` starts one; --ray local does that for a single run.",
     "replace": "--overwrite replaces it.",
