@@ -3,6 +3,7 @@
 Inputs are gathered in units: so many files, or an archive, whose members its worker finds. A unit is handed out in
 blocks. A block whose worker died is done again by a worker that does nothing else meanwhile; where that one dies too it
 is cut into smaller ones, until an input that has ended its worker alone, twice, is given up: it gets an error record.
+An archive that ends its workers as it is read, to get at one of its members, ends there, with such a record.
 """
 
 from __future__ import annotations
@@ -70,9 +71,12 @@ class _Piece:
 
 
 class _Unit:
-    """pieces: in input order, those that are not yielded yet. next: where an archive's next block begins."""
+    """pieces: in input order, those that are not yielded yet. next: where an archive's next block begins.
 
-    __slots__ = ("archive", "ended", "next", "number", "opens", "pieces")
+    breaks: the place in an archive that no worker gets past.
+    """
+
+    __slots__ = ("archive", "breaks", "ended", "next", "number", "opens", "pieces")
 
     def __init__(self, number: int, archive: Source | None) -> None:
         self.number = number
@@ -81,6 +85,16 @@ class _Unit:
         self.next = 0
         self.opens = True
         self.ended = archive is None
+        self.breaks: int | None = None
+
+    def is_settled(self, piece: _Piece | None = None) -> bool:
+        """Whether no block of it waits to be done again, of those before this piece."""
+        for each in self.pieces:
+            if each is piece:
+                break
+            if each.block.alone and each.reply is None:
+                return False
+        return True
 
 
 class Ledger:
@@ -93,11 +107,11 @@ class Ledger:
         self._in_blocks = 0
         self._count = 0  # of units
         self._gathered: list[Source] = []
-        self._units: deque[_Unit] = deque()  # in input order, those that are not done
+        self._units: deque[_Unit] = deque()  # in input order, those that are not done: their numbers have no gap
         self._fresh: deque[_Piece] = deque()
         self._archives: list[_Unit] = []  # that no worker reads, in input order
         self._reading: dict[Hashable, _Unit] = {}  # by worker
-        self._again: deque[_Piece] = deque()
+        self._again: list[_Piece] = []  # in input order
         self._making_room: set[Hashable] = set()  # workers that get nothing, to be free for one of these
         self._out: dict[Hashable, list[_Piece]] = {}
 
@@ -138,6 +152,9 @@ class Ledger:
         self._units.append(unit)
         return unit
 
+    def _unit(self, number: int) -> _Unit:
+        return self._units[number - self._units[0].number]
+
     def under_way(self, worker: Hashable) -> int:
         """How many blocks a worker has."""
         return len(self._out.get(worker, ()))
@@ -147,11 +164,13 @@ class Ledger:
         mine = self._out.setdefault(worker, [])
         if len(mine) >= AT_ONCE or any(piece.block.alone for piece in mine):
             return None
-        if self._again and (worker in self._making_room or len(self._making_room) < len(self._again)):
+        again = self._again_now()
+        if again and (worker in self._making_room or len(self._making_room) < len(again)):
             self._making_room.add(worker)
             if mine:
                 return None
-            piece: _Piece | None = self._again.popleft()
+            piece: _Piece | None = again[0]
+            self._again.remove(again[0])
         else:
             piece = self._next_piece(worker)
         self._making_room.discard(worker)
@@ -160,14 +179,23 @@ class Ledger:
         mine.append(piece)
         return piece.block
 
+    def _again_now(self) -> list[_Piece]:
+        """What can be done again: of an archive one block after the other, as none may get past one of its members."""
+        return [
+            piece
+            for piece in self._again
+            if piece.block.archive is None or self._unit(piece.block.unit).is_settled(piece)
+        ]
+
     def _next_piece(self, worker: Hashable) -> _Piece | None:
-        first = self._archives[0] if self._archives else None
+        first = next((unit for unit in self._archives if self._is_free_for(worker, unit)), None)
         if first is not None and first is self._units[0] and self._held >= self._most_held:
             self._let_go(worker)  # or those that wait for it would wait for ever
         unit = self._reading.get(worker)
         if unit is None and first is not None and not self._fresh_is_before(first):
-            unit = self._reading[worker] = self._archives.pop(0)
-        if unit is not None and (self._held < self._most_held or unit is self._units[0]):
+            unit = self._reading[worker] = first
+            self._archives.remove(first)
+        if unit is not None and (self._held < self._most_held or self._is_waited_for(unit)):
             block = Block(unit.number, unit.next, self._size(self._in_blocks), archive=unit.archive, opens=unit.opens)
             unit.opens = False
             unit.next += block.count
@@ -175,6 +203,14 @@ class Ledger:
             unit.pieces.append(_Piece(block))
             return unit.pieces[-1]
         return self._fresh.popleft() if self._fresh else None
+
+    def _is_waited_for(self, unit: _Unit) -> bool:
+        """Whether what is held waits for more of it: it is in front, and little of it is under way."""
+        return unit is self._units[0] and len(unit.pieces) < AT_ONCE
+
+    def _is_free_for(self, worker: Hashable, archive: _Unit) -> bool:
+        """Whether a worker may read on in an archive: nothing of it is done again, nor still under way with it."""
+        return archive.is_settled() and all(piece.block.unit != archive.number for piece in self._out[worker])
 
     def _let_go(self, worker: Hashable) -> None:
         """Leave the archive that a worker reads to whoever comes next."""
@@ -198,7 +234,7 @@ class Ledger:
 
     def _end(self, number: int) -> None:
         """An archive has no more members: it may be with any worker by now, or with none."""
-        unit = next(unit for unit in self._units if unit.number == number)
+        unit = self._unit(number)
         unit.ended = True
         self._archives = [each for each in self._archives if each is not unit]
         self._reading = {worker: each for worker, each in self._reading.items() if each is not unit}
@@ -208,16 +244,37 @@ class Ledger:
         self._making_room.discard(worker)
         self._let_go(worker)
         for piece in self._out.pop(worker, []):
+            unit = self._unit(piece.block.unit)
+            if unit.breaks is not None and piece.block.start > unit.breaks:
+                unit.pieces.remove(piece)
+                continue
             piece.deaths += 1
             if not piece.block.alone:
                 piece.block = replace(piece.block, alone=True, opens=True)
                 piece.deaths = 0  # which of those that it had beside each other ended it is not known
-                self._again.append(piece)
+                self._do_again(piece)
             elif piece.block.count > 1:
-                self._again.extend(self._cut(piece))
+                for smaller in self._cut(piece):
+                    self._do_again(smaller)
+            elif piece.block.archive is not None and piece.deaths >= 2 * LIVES:
+                self._break(unit, piece)
             else:
                 piece.block = replace(piece.block, given_up=piece.deaths >= LIVES)
-                self._again.append(piece)
+                self._do_again(piece)
+
+    def _do_again(self, piece: _Piece) -> None:
+        insort(self._again, piece, key=lambda each: (each.block.unit, each.block.start))
+
+    def _break(self, unit: _Unit, piece: _Piece) -> None:
+        """Have an archive end at a place that can't be got past, with an error that names it."""
+        assert unit.archive is not None
+        unit.breaks = piece.block.start
+        piece.block = replace(piece.block, archive=None, sources=(unit.archive,))
+        gone = [each for each in self._again if each.block.unit == unit.number and each.block.start > unit.breaks]
+        self._again = [each for each in self._again if each not in gone]
+        unit.pieces = [each for each in unit.pieces if each not in gone]
+        self._do_again(piece)
+        self._end(unit.number)
 
     def _cut(self, piece: _Piece) -> list[_Piece]:
         """Smaller pieces, which take its place."""
@@ -235,7 +292,7 @@ class Ledger:
             )
             for start in starts
         ]
-        unit = next(unit for unit in self._units if unit.number == block.unit)
+        unit = self._unit(block.unit)
         place = unit.pieces.index(piece)
         unit.pieces[place : place + 1] = pieces
         return pieces
@@ -247,7 +304,7 @@ class Ledger:
             while unit.pieces and (reply := unit.pieces[0].reply) is not None:
                 piece = unit.pieces.pop(0)
                 self._held -= len(reply.results)
-                yield reply, len(piece.block.sources)
+                yield reply, 0 if unit.archive is not None else piece.block.count
             if unit.pieces or not unit.ended:
                 return
             self._units.popleft()
