@@ -236,10 +236,11 @@ class _Feed:
         try:
             for result in self._stream:
                 with self._changed:
-                    while True:  # a pipeline that was stopped leaves out what it has not begun
-                        path, batch = self._owners.popleft()
-                        if path == result.path:
-                            break
+                    while self._owners[0][0] != result.path:  # a pipeline that was stopped leaves out what it has
+                        _, batch = self._owners.popleft()  # not begun
+                        batch.given -= 1
+                        batch.check()
+                    _, batch = self._owners.popleft()
                     batch.results.append(result)
                     batch.check()
         except BaseException as error:  # handed to all who wait
@@ -294,14 +295,17 @@ class _Archives:
         self._closed = False
 
     def read(self, block: Block, taken: _Taken) -> Iterator[Source]:
-        """The members of a block. taken: gets the rest when they have been gone through."""
+        """Wait for a block's turn; its members. taken: gets the rest when they have been gone through."""
         with self._turn:
             if block.opens:
                 self._open[block.unit] = _Open(block, self._job)
+                self._turn.notify_all()  # the next may have been asked for already
             self._turn.wait_for(lambda: self._closed or self._is_turn_of(block))
             if self._closed:
-                return
-        archive = self._open[block.unit]
+                return iter(())
+        return self._members(self._open[block.unit], block, taken)
+
+    def _members(self, archive: _Open, block: Block, taken: _Taken) -> Iterator[Source]:
         done = self._job.parts.done if self._job.parts is not None else frozenset[str]()
         left, before = block.count, 0
         try:
