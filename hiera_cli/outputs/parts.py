@@ -31,6 +31,7 @@ from hiera_cli.system.utf8 import as_json, from_fields, name_bytes, valid
 
 MANIFEST = "_manifest.json"
 RUN = "_run.json"  # of a run that is unfinished: what it was asked
+TRIAL = ".trial"  # whether something can be written
 FORMATS = ("parquet", "jsonl")
 _PART = re.compile(r"part-(\d{3,})-\d{8,}-\d{9,}\.(?:parquet|jsonl)")
 
@@ -221,8 +222,13 @@ class PartsFolder:
         self._answered = self._failed = 0
         self._kept = 0  # records of earlier runs
         self._store = _store(path if is_cloud(path) else os.path.abspath(path))
+        self._is_there = os.path.isdir(path)
         self._lock = None if is_cloud(path) else _Lock(path)
-        names = self._store.names()
+        try:
+            names = self._store.names()
+        except BaseException:
+            self._unlock()
+            raise
         self._before = [name for name in names if _PART.fullmatch(name)]  # parts
         self._about: dict[str, Any] = {}  # of the run to go on with
         self._is_new = not resume
@@ -235,7 +241,9 @@ class PartsFolder:
             if resume:
                 self._done = Done(self._names_done())
             self._run = 1 + max((int(_PART.fullmatch(name)[1]) for name in self._before), default=0)  # type: ignore[index]
-            self._write_run()
+            # What is there stands for itself until the run begins: its parts with what they were made with.
+            self._store.write(TRIAL, _json(self._asked()))
+            self._store.remove(TRIAL)
         except BaseException:
             self._unlock()
             raise
@@ -268,7 +276,7 @@ class PartsFolder:
             return
         try:
             self._about = dict(json.loads(self._store.read(found)))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise OutputError(f"cannot go on with {self._path}: {found} is damaged") from error
         for name, now in self._asked().items():
             if self._about.get(name) != now:
@@ -337,13 +345,9 @@ class PartsFolder:
         for name in self._failures:  # their inputs are tried again
             self._store.write(name, _without_failures(self._store.read(name), self._format))
         self._failures = {}
-        self._write_run()
+        self._store.write(RUN, _json({**self._asked(), **self._about_model()}))
         self._store.remove(MANIFEST)
         self._begun = True
-
-    def _write_run(self) -> None:
-        """What may not be written is told before anything is computed."""
-        self._store.write(RUN, _json({**self._asked(), **self._about_model()}))
 
     def _about_model(self) -> dict[str, Any]:
         return {name: self._about.get(name) for name in ("precision", "weights_sha256")}
@@ -365,7 +369,7 @@ class PartsFolder:
         try:
             if complete:
                 self._complete()
-            elif not self._had_run and not (self._begun and any(map(_PART.fullmatch, self._store.names()))):
+            elif self._begun and not self._had_run and not any(map(_PART.fullmatch, self._store.names())):
                 self._store.remove(RUN)
             self.is_complete = complete
         finally:
@@ -382,13 +386,14 @@ class PartsFolder:
                 self._store.remove(name)
             else:
                 parts.append({"name": name, "bytes": self._store.size(name)})
+        failed = self._failed + sum(self._failures.values())  # of a run that had nothing left to do
         manifest = {
             "hiera": __version__,
             **self._asked(),
             **self._about_model(),
-            "records": self._kept + self._answered + self._failed,
+            "records": self._kept + self._answered + failed,
             "answered": self._kept + self._answered,
-            "failed": self._failed,
+            "failed": failed,
             "parts": parts,
         }
         self._store.write(MANIFEST, _json(manifest))
@@ -397,8 +402,9 @@ class PartsFolder:
     def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
-            with suppress(OSError):
-                os.rmdir(self._path)  # if nothing is in it
+            if not self._is_there:
+                with suppress(OSError):
+                    os.rmdir(self._path)  # if nothing is in it
 
 
 def _json(value: object) -> bytes:
