@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from hiera_cli.cluster.ledger import AT_ONCE, Ledger, Reply
 from hiera_cli.cluster.workers import ClusterModel, Workers
+from hiera_cli.errors import HieraError
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Source
 from hiera_cli.pipeline.stream import WINDOW, window
@@ -195,6 +196,7 @@ class ClusterStream(Generic[R]):
             return
         fault = self._workers.fault(slot, error)
         if fault is not None:
+            self._ledger.failed(slot, block)
             raise fault
         self._workers.lost(slot)
         self._ledger.lost(slot)
@@ -206,11 +208,8 @@ class ClusterStream(Generic[R]):
             event = self._workers.events.get()
             if event is None or isinstance(event, _Found):
                 continue
-            try:
+            with suppress(HieraError):  # the first error is the one that is raised
                 self._settle(*event)
-            except Exception:  # the first error is the one that is raised
-                self._workers.lost(event[0])
-                self._ledger.lost(event[0])
 
     def _results(self, reply: Reply) -> Iterator[Any]:
         self._skipped.merge(reply.skipped)
