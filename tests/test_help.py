@@ -28,7 +28,7 @@ def test_groups_name_options_that_there_are() -> None:
 
 def test_options_stand_in_their_groups(call: Call) -> None:
     headings = re.findall(r"^(\w+):$", call("classify", "--help").out, re.MULTILINE)
-    assert headings == ["Examples", "Arguments", "Inputs", "Model", "Output", "Limits", "Options"]
+    assert headings == ["Examples", "Arguments", "Inputs", "Model", "Cluster", "Output", "Limits", "Options"]
 
 
 def test_a_group_of_one_option_is_none(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

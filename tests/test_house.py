@@ -16,7 +16,7 @@ ROOMS = (
     *("__init__", "errors", "limits", "system", "result"),
     *("model", "inputs", "images", "checkpoints", "wordnet", "engines", "tasks", "pipeline", "index"),
     *("evaluation", "teaching", "outputs"),
-    *("classifier", "autoencoder", "bench", "commands", "__main__"),
+    *("classifier", "autoencoder", "cluster", "bench", "commands", "__main__"),
 )
 
 

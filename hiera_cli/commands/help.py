@@ -34,6 +34,7 @@ GROUPS = {
         "--workers",
         "--full-decode",
     ),
+    "Cluster": ("--ray", "--ship"),
     "Output": (
         "--top-k",
         "--min-score",
@@ -81,6 +82,7 @@ EXAMPLES = {
     "embed": (
         "hiera embed photos -o features.npz",
         "hiera embed photos -o features.jsonl --resume",
+        "hiera embed photos --ray auto -o features/",
         "hiera embed cat.jpg -f jsonl | jq '.features | length'",
     ),
     "explain": (
