@@ -23,9 +23,16 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_images"
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# Several processes share the cores: a thread of PyTorch's that waits is not to keep one busy. Read at its import.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 Hiera = Callable[..., "subprocess.CompletedProcess[str]"]
 Bash = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """How many processes share the tests: one a core; none where some are named, which are done before they start."""
+    return None if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +80,9 @@ def _compiled_models_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def environment(tmp_path: Path, _compiled_models_apart: None) -> dict[str, str]:
     """A clean environment: an empty cache, and a Hub that is not there."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HIERA_", "HUGGING"))}
+    # Without bytecode each process would compile the whole program anew.
+    others = ("HF_", "HIERA_", "HUGGING", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return {
         **kept,
         "HOME": str(tmp_path / "home"),
