@@ -236,14 +236,27 @@ class Done:
 Call = Callable[..., Done]
 
 
+@pytest.fixture(scope="session")
+def commands() -> object:
+    """The program's commands, as Typer makes them of its functions: once here, where many runs share a process."""
+    from typer.main import get_command
+
+    from hiera_cli.commands.app import app
+
+    return get_command(app)
+
+
 @pytest.fixture
 def call(
     environment: dict[str, str],
+    commands: object,
     monkeypatch: pytest.MonkeyPatch,
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> Call:
     """Run `hiera` in this process: quick, for what needs no process of its own (stdin, signals, imports)."""
     from hiera_cli.commands.app import main
+
+    monkeypatch.setattr("typer.main.get_command", lambda app: commands)
 
     def run(*arguments: str | Path) -> Done:
         for name in {*environment, *os.environ}:
