@@ -232,10 +232,6 @@ class Ledger:
         if reply.ended:
             self._end(block.unit)
 
-    def failed(self, worker: Hashable, block: Block) -> None:
-        """A block gets no reply, and the run ends: its worker has it no longer."""
-        self._out[worker] = [piece for piece in self._out[worker] if piece.block is not block]
-
     def _end(self, number: int) -> None:
         """An archive has no more members: it may be with any worker by now, or with none."""
         unit = self._unit(number)

@@ -196,7 +196,7 @@ class ClusterStream(Generic[R]):
             return
         fault = self._workers.fault(slot, error)
         if fault is not None:
-            self._ledger.failed(slot, block)
+            self._ledger.answered(slot, block, Reply())  # nothing is known of it, nor waited for
             raise fault
         self._workers.lost(slot)
         self._ledger.lost(slot)
