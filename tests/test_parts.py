@@ -119,7 +119,7 @@ def test_what_an_unfinished_run_wrote_is_kept() -> None:
 
 @pytest.mark.parametrize("complete", [True, False])
 @pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])
-def test_a_run_that_cannot_start_leaves_what_is_there_as_it_was(complete: bool, how: dict[str, bool]) -> None:
+def test_a_run_that_cannot_start_leaves_what_is_there_as_it_was(complete: bool, how: dict[str, Any]) -> None:
     run([result("a")], complete=complete)
     before = {name: (OUT / name).read_bytes() for name in names()}
     if how:
@@ -147,7 +147,7 @@ def test_what_is_there_is_refused_and_the_ways_on_are_named() -> None:
 
 
 @pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])
-def test_a_folder_of_something_else_is_left_alone(how: dict[str, bool]) -> None:
+def test_a_folder_of_something_else_is_left_alone(how: dict[str, Any]) -> None:
     OUT.mkdir()
     (OUT / "thesis.tex").touch()
     refused = refusal(**how)

@@ -263,3 +263,24 @@ def test_what_pytorch_takes_of_the_address_space_is_asked_for_before_it_is_impor
         "hiera: error: there is not enough memory for PyTorch: the address space is limited to 683 MiB (ulimit -v)\n"
         "  Raise that limit, or run without it.\n"
     )
+
+
+APART = """
+import os, sys
+from hiera_cli.system import streams
+streams.set_up()
+print("before", file=sys.stderr)
+streams.set_apart_from_libraries()
+streams.set_apart_from_libraries()  # once is enough
+os.write(2, b"a C library\\n")
+os.system("echo a process >&2")
+print("ours", file=sys.stderr)
+streams.interject("of a signal\\n")
+print("result")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="descriptors are swapped on POSIX alone")
+def test_what_libraries_write_to_stderr_past_python_is_dropped_and_ours_is_there() -> None:
+    done = subprocess.run([sys.executable, "-c", APART], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "result\n", "before\nours\nof a signal\n")
