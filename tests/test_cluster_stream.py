@@ -284,7 +284,7 @@ def test_no_more_inputs_are_in_memory_than_the_window_has() -> None:
         got += 1
         held = max(held, found - got)
         if got % 50_000 == 0:
-            there = sum(isinstance(each, Source | Result) for each in gc.get_objects())
+            there = sum(type(each) in (Source, Result) for each in gc.get_objects())
             assert there < 4 * MIN_WINDOW
     assert got == 200_000
     assert held <= MIN_WINDOW + 2 * AT_ONCE * cluster_stream.BLOCK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -99,6 +100,31 @@ def test_a_folder_that_is_complete_has_its_parts_and_a_manifest_alone() -> None:
 def test_a_run_that_cannot_start_leaves_nothing_behind() -> None:
     opened().close(complete=False)
     assert not OUT.exists()
+
+
+def test_folders_that_were_made_for_it_go_with_it() -> None:
+    os.mkdir("mine")
+    PartsFolder("mine/a/b/out", "jsonl", records()).close(complete=False)
+    assert os.listdir("mine") == []
+
+
+def test_a_lock_that_its_run_removes_meanwhile_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who had opened the file before would lock one that nobody else sees."""
+    first = opened()
+    flock = fcntl.flock
+
+    def late(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        assert first._lock is not None
+        first._lock.close()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    second = opened()
+    assert "_lock" in names()
+    with pytest.raises(OutputError, match=r"^another run is writing out right now$"):
+        opened()
+    second.close(complete=False)
 
 
 def test_a_folder_that_was_there_is_left_there() -> None:

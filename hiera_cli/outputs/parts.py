@@ -222,7 +222,7 @@ class PartsFolder:
         self._answered = self._failed = 0
         self._kept = 0  # records of earlier runs
         self._store = _store(path if is_cloud(path) else os.path.abspath(path))
-        self._is_there = os.path.isdir(path)
+        self._made = [] if is_cloud(path) else _missing(path)  # folders
         self._lock = None if is_cloud(path) else _Lock(path)
         try:
             names = self._store.names()
@@ -402,9 +402,19 @@ class PartsFolder:
     def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
-            if not self._is_there:
-                with suppress(OSError):
-                    os.rmdir(self._path)  # if nothing is in it
+            with suppress(OSError):  # where something is in one
+                for folder in self._made:
+                    os.rmdir(folder)
+
+
+def _missing(path: str) -> list[str]:
+    """The folders that have to be made for one, itself first."""
+    missing = []
+    path = os.path.abspath(path)
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
 
 
 def _json(value: object) -> bytes:
@@ -445,11 +455,14 @@ class _Lock:
     NAME = "_lock"
 
     def __init__(self, folder: str) -> None:
-        path = os.path.join(folder, self.NAME)
+        self._path = os.path.join(folder, self.NAME)
         with _writing(folder):
             os.makedirs(folder, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        self._path = path
+            while not self._is_taken(folder):  # where a run has just ended, which removes the file
+                pass
+
+    def _is_taken(self, folder: str) -> bool:
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         with suppress(ImportError):
             import fcntl
 
@@ -460,6 +473,11 @@ class _Lock:
                 raise OutputError(f"another run is writing {folder} right now") from error
             except OSError:  # a file system without locks
                 pass
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._descriptor), os.stat(self._path)):
+                return True
+        os.close(self._descriptor)
+        return False
 
     def close(self) -> None:
         with suppress(OSError):
