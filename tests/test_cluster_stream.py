@@ -136,7 +136,7 @@ def test_results_come_in_input_order_whoever_answers_first() -> None:
         return echo(block)
 
     workers = Threads(lambda: backwards)
-    names = [f"{number}.jpg" for number in range(20 * cluster_stream.BLOCK)]
+    names = [f"{number}.jpg" for number in range(20 * cluster_stream.LEAST_BLOCK)]
     assert [result.path for result in answers(workers, names)] == names
     assert workers.closed
 
@@ -175,7 +175,7 @@ def test_stop_yields_what_is_known_across_the_gaps_and_asks_the_workers_to_end()
         return echo(block)
 
     workers = Threads(lambda: first_hangs)
-    names = [f"{number}.jpg" for number in range(4 * cluster_stream.BLOCK)]
+    names = [f"{number}.jpg" for number in range(4 * cluster_stream.LEAST_BLOCK)]
     stream = answers(workers, names)
 
     def stop() -> None:
@@ -185,7 +185,7 @@ def test_stop_yields_what_is_known_across_the_gaps_and_asks_the_workers_to_end()
 
     threading.Thread(target=stop, daemon=True).start()
     got = [result.path for result in stream]
-    assert got == names[:1] + names[cluster_stream.BLOCK :]
+    assert got == names[:1] + names[cluster_stream.LEAST_BLOCK :]
     assert workers.closed
 
 
@@ -291,7 +291,7 @@ def test_no_more_inputs_are_in_memory_than_the_window_has() -> None:
         if got % 50_000 == 0:
             assert inputs_in_memory() - before < 4 * MIN_WINDOW
     assert got == 200_000
-    assert held <= MIN_WINDOW + 2 * AT_ONCE * cluster_stream.BLOCK
+    assert held <= MIN_WINDOW + 2 * AT_ONCE * cluster_stream.MOST_BLOCK
 
 
 # ---- runs of the program
