@@ -72,6 +72,7 @@ class _Slot:
         self.about: Node | None = None
         self.asked_to_load = False
         self.loaded: Loaded | None = None
+        self.has_core = True  # when the worker was started: otherwise it waits for one
         self.failures = 0
         self.left_out = False
 
@@ -134,8 +135,11 @@ class Workers:
         if not self._slots:
             what = f"GPU for {device}" if device.startswith("cuda") else "free core"
             raise HieraError(f"no node of the cluster has a {what}", "`ray status` shows what it has.")
+        if not any(slot.has_core for slot in self._slots.values()):
+            self.say("no core of the cluster is free: waiting for one")
         while not self.ready:
             self._settle(wait=True)
+            self.poll()
             if all(slot.left_out for slot in self._slots.values()):
                 raise self._first_error or HieraError("no node of the cluster can do the work")
         return self._described()
@@ -181,6 +185,7 @@ class Workers:
     def _start(self, slot: _Slot, free_cores: int) -> None:
         """free_cores: of its node. Other work of the cluster keeps its own; without any the worker waits for one."""
         cores = max(1, free_cores // max(1, slot.gpus)) if not slot.gpus or free_cores else 0
+        slot.has_core = free_cores > 0 or not cores
         slot.actor = self._actor.options(
             num_cpus=cores,
             num_gpus=1 if slot.gpus else 0,
