@@ -124,7 +124,7 @@ def test_an_environment_that_names_none_is_told_of(named: str, monkeypatch: pyte
             "the cluster at h:1 has another version: Version mismatch: the cluster has 2.1",
         ),
         ("No node info of this raylet", "this machine is no node of the cluster at h:1"),
-        ("", "the cluster at h:1 can't be joined: RuntimeError"),
+        ("", "h:1 does not let this machine in: RuntimeError"),
     ],
 )
 def test_what_ray_says_is_put_in_words(said: str, told: str) -> None:

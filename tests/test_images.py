@@ -739,7 +739,9 @@ def test_the_command_line_says_how_images_are_decoded(
 ) -> None:
     asked: list[Options] = []
 
-    def run_of(request: object, output: object, task: object, options: Options, load: object) -> SimpleNamespace:
+    def run_of(
+        request: object, output: object, task: object, options: Options, load: object, **more: object
+    ) -> SimpleNamespace:
         asked.append(options)
         return SimpleNamespace(run=lambda: 0)
 

@@ -86,6 +86,7 @@ def test_a_folder_that_is_complete_has_its_parts_and_a_manifest_alone() -> None:
     assert json.loads((OUT / "_manifest.json").read_text()) == {
         "hiera": __version__,
         "format": "jsonl",
+        "answers": ["predictions"],
         "model": "demo",
         "settings": {"top_k": 5},
         "precision": "fp32",
@@ -160,7 +161,7 @@ def test_a_run_that_was_to_replace_parts_and_was_killed_is_not_taken_for_theirs(
     killed = opened(overwrite=True, top_k=3)
     assert killed._lock is not None
     killed._lock.close()
-    assert "made with other settings" in refusal(resume=True, top_k=3).message
+    assert "its top-k is 5" in refusal(resume=True, top_k=3).message
 
 
 def test_what_is_there_is_refused_and_the_ways_on_are_named() -> None:
@@ -190,22 +191,22 @@ def test_what_hidden_files_there_are_is_nobodys_affair() -> None:
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ({"top_k": 3}, 'other settings ({"top_k": 5}, this run has {"top_k": 3})'),
-        ({"model": "tiny"}, 'other model ("demo", this run has "tiny")'),
-        ({"format": "parquet"}, 'other format ("jsonl", this run has "parquet")'),
+        ({"top_k": 3}, "top-k is 5, that of this run 3"),
+        ({"model": "tiny"}, "model is demo, that of this run tiny"),
+        ({"format": "parquet"}, "format is jsonl, that of this run parquet"),
     ],
 )
 @pytest.mark.parametrize("complete", [True, False])
 def test_what_was_made_otherwise_is_not_gone_on_with(how: dict[str, Any], told: str, complete: bool) -> None:
     run([result("a")], complete=complete)
-    assert refusal(resume=True, **how).message == f"cannot go on with out: it was made with {told}"
+    assert refusal(resume=True, **how).message == f"cannot go on with out: its {told}"
 
 
 @pytest.mark.parametrize(
     ("precision", "digest", "told"),
     [
-        ("bf16", DIGEST, "other precision (fp32, this run has bf16)"),
-        ("fp32", "e" * 64, f"other weights_sha256 ({DIGEST}, this run has {'e' * 64})"),
+        ("bf16", DIGEST, "precision is fp32, that of this run bf16"),
+        ("fp32", "e" * 64, f"weights-sha256 is {DIGEST}, that of this run {'e' * 64}"),
     ],
 )
 @pytest.mark.parametrize("complete", [True, False])
@@ -218,7 +219,7 @@ def test_parts_of_another_precision_or_other_weights_are_not_gone_on_with(
     with pytest.raises(OutputError) as refused:
         folder.check(precision, digest)
     folder.close(complete=False)
-    assert refused.value.message == f"cannot go on with out: it was made with {told}"
+    assert refused.value.message == f"cannot go on with out: its {told}"
     assert names() == before
 
 

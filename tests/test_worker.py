@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import tarfile
 import threading
 from collections.abc import Sequence
@@ -213,12 +214,14 @@ def test_parts_say_in_their_names_whose_they_are_and_failures_alone_are_replied(
     path = packed("photos.tar", [f"{number:02}.jpg" for number in range(4)])
     options = JOB.options().records(JOB.task)
     done = Done([f"{path}/00.jpg".encode()])
-    made = worker(parts=Parts(str(Path("out").absolute()), format, options, 3, done))
     Path("out").mkdir()
+    Path("out/_lock").touch()  # as the run's folder has it
+    made = worker(parts=Parts(str(Path("out").absolute()), format, options, 3, done))
     files_reply = made.run(files([PHOTOS[0], "gone.jpg"], 12))
     archive_reply = made.run(archive(path, 13, size=3)[0])
     nothing = made.run(replace(archive(path, 13, size=3)[2], opens=True))
     assert sorted(os.listdir("out")) == [
+        "_lock",
         f"part-003-00000012-000000000.{format}",
         f"part-003-00000013-000000000.{format}",
     ]
@@ -228,10 +231,20 @@ def test_parts_say_in_their_names_whose_they_are_and_failures_alone_are_replied(
 
 
 def test_a_part_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
-    Path("out").write_bytes(b"")
+    Path("out").mkdir()
+    Path("out/_lock").touch()
     made = worker(parts=Parts(str(Path("out").absolute()), "jsonl", JOB.options().records(JOB.task), 1))
+    shutil.rmtree("out")
+    Path("out").write_bytes(b"")
     with pytest.raises(HieraError, match=r"^cannot write .*/out: Not a directory$"):
         made.run(files(PHOTOS[:1]))
+
+
+def test_a_node_that_does_not_see_the_folder_of_the_parts_says_so() -> None:
+    Path("out").mkdir()  # another one of that name
+    parts = Parts(str(Path("out").absolute()), "jsonl", JOB.options().records(JOB.task), 1)
+    with pytest.raises(HieraError, match=r"^the node \S+ does not see \S+/out, into which parts are to go$"):
+        worker(parts=parts)
 
 
 def test_a_node_that_does_not_see_an_input_says_so(tmp_path: Path) -> None:

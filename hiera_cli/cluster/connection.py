@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from hiera_cli.errors import HieraError, UsageError
@@ -19,7 +19,7 @@ from hiera_cli.system.streams import set_apart_from_libraries
 
 LOCAL, AUTO = "local", "auto"
 CONNECT = 5.0  # seconds until a cluster that does not answer is given up
-DEFAULT_PORT = 6379
+LET_IN = 45.0  # seconds until what answers is no cluster, or one that does not work
 STORE_BYTES = 256 << 20  # of a cluster that is started here: replies are small
 _TOKEN = "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to that of the cluster, which is in ~/.ray/auth_token of its head."
 _CURRENT = "ray/ray_current_cluster"  # where Ray keeps the address of the cluster that was started on this machine
@@ -118,7 +118,10 @@ def _on_a_lasting_thread(call: Callable[[], object]) -> None:
         threading.Event().wait()
 
     threading.Thread(target=run, name="ray", daemon=True).start()
-    error = outcome.get()
+    try:
+        error = outcome.get(timeout=LET_IN)
+    except Empty:
+        raise TimeoutError(f"it did not let this machine in within {LET_IN:g} s") from None
     if error is not None:
         raise error
 
@@ -151,6 +154,15 @@ def _answering(address: str) -> str:
     return where
 
 
+def answers(host: str, port: int, seconds: float) -> bool:
+    """Whether something listens there."""
+    try:
+        socket.create_connection((host, port), seconds).close()
+    except OSError:
+        return False
+    return True
+
+
 def _refused(address: str, error: Exception) -> HieraError:
     text = " ".join(str(error).split())
     if "uthent" in text or "token" in text.lower():
@@ -161,8 +173,13 @@ def _refused(address: str, error: Exception) -> HieraError:
         return HieraError(
             f"this machine is no node of the cluster at {address}", remedy="become a node", address=address
         )
-    hint = "" if os.environ.get("RAY_AUTH_MODE") else f"Where it asks for a token: {_TOKEN}"
-    return HieraError(f"the cluster at {address} can't be joined: {_short(text) or type(error).__name__}", hint)
+    reason = _short(text) or type(error).__name__
+    if address == LOCAL:
+        return HieraError(
+            f"Ray can't start a cluster on this machine: {reason}", "Its files are in /tmp/ray: RAY_TMPDIR."
+        )
+    hint = "" if os.environ.get("RAY_AUTH_MODE") else f" If it is, and has a token: {_TOKEN}"
+    return HieraError(f"{address} does not let this machine in: {reason}", f"Is it the head of a Ray cluster?{hint}")
 
 
 def _short(text: str, most: int = 300) -> str:

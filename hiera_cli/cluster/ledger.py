@@ -98,9 +98,14 @@ class _Unit:
 
 
 class Ledger:
-    """size: of the next block, by how many inputs are in blocks already. held: replies that wait for earlier ones."""
+    """size: of the next block, by how many inputs are in blocks already. held: replies that wait for earlier ones.
 
-    def __init__(self, size: Callable[[int], int], most_held: int) -> None:
+    ordered: replies come in input order; else as soon as they are there.
+    """
+
+    def __init__(self, size: Callable[[int], int], most_held: int, *, ordered: bool = True) -> None:
+        self._ordered = ordered
+        self._come: deque[tuple[Reply, int]] = deque()  # replies whose turn it is, without an order
         self._size = size
         self._most_held = most_held
         self._held = 0
@@ -228,7 +233,12 @@ class Ledger:
         piece = next(each for each in mine if each.block is block)
         mine.remove(piece)
         piece.reply = reply
-        self._held += len(reply.results)
+        if self._ordered:
+            self._held += len(reply.results)
+        else:
+            unit = self._unit(block.unit)
+            unit.pieces.remove(piece)
+            self._come.append((reply, _inputs(unit, piece)))
         if reply.ended:
             self._end(block.unit)
 
@@ -298,13 +308,15 @@ class Ledger:
         return pieces
 
     def ready(self) -> Iterator[tuple[Reply, int]]:
-        """The replies whose turn it is, in input order, each with how many of the inputs that were added it ends."""
+        """The replies whose turn it is, each with how many of the inputs that were added it ends."""
+        while self._come:
+            yield self._come.popleft()
         while self._units:
             unit = self._units[0]
             while unit.pieces and (reply := unit.pieces[0].reply) is not None:
                 piece = unit.pieces.pop(0)
                 self._held -= len(reply.results)
-                yield reply, 0 if unit.archive is not None else piece.block.count
+                yield reply, _inputs(unit, piece)
             if unit.pieces or not unit.ended:
                 return
             self._units.popleft()
@@ -313,7 +325,14 @@ class Ledger:
 
     def known(self) -> Iterator[Reply]:
         """The end of a run that ends early: the replies that there are, in input order, across the gaps."""
+        for reply, _ in self._come:
+            yield reply
         for unit in self._units:
             for piece in unit.pieces:
                 if piece.reply is not None:
                     yield piece.reply
+
+
+def _inputs(unit: _Unit, piece: _Piece) -> int:
+    """How many of the inputs that were added a piece is."""
+    return 0 if unit.archive is not None else piece.block.count

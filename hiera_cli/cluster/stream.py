@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from hiera_cli.cluster.ledger import AT_ONCE, Ledger, Reply
 from hiera_cli.cluster.workers import ClusterModel, Workers
-from hiera_cli.errors import HieraError
+from hiera_cli.errors import HieraError, NotFoundError
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Source
 from hiera_cli.pipeline.stream import WINDOW, window
@@ -68,7 +69,7 @@ class ClusterStream(Generic[R]):
         self._result_bytes = job.task.result_bytes
         most = WINDOW if job.parts else window(self._result_bytes)
         self._window = threading.Semaphore(most)
-        self._ledger = Ledger(self._part_size if job.parts else self._block_size, most)
+        self._ledger = Ledger(self._part_size if job.parts else self._block_size, most, ordered=job.parts is None)
         self._answer: Result | None = None  # of all that are in a part
         self._latest = monotonic()  # when an input was found
 
@@ -192,7 +193,12 @@ class ClusterStream(Generic[R]):
             return
         error = future.exception()
         if error is None:
-            self._ledger.answered(slot, block, future.result())
+            reply = future.result()
+            if unseen := self._unseen(slot, reply):
+                self._ledger.lost(slot)
+                self._workers.leave_out(slot, f"it does not see {unseen}, which this machine does")
+            else:
+                self._ledger.answered(slot, block, reply)
             return
         fault = self._workers.fault(slot, error)
         if fault is not None:
@@ -200,6 +206,14 @@ class ClusterStream(Generic[R]):
             raise fault
         self._workers.lost(slot)
         self._ledger.lost(slot)
+
+    def _unseen(self, slot: Any, reply: Reply) -> str:
+        """A file that the node of a worker lacks, though it is there; "" without one."""
+        for result in reply.results:
+            missing = result.error is not None and result.error.type == NotFoundError.__name__
+            if missing and os.path.lexists(result.path):  # it may have come into being only now
+                return "" if self._workers.sees(slot, result.path) else result.path
+        return ""
 
     def _drain(self) -> None:
         """Wait for what is under way; what a worker loses now is not done again."""

@@ -120,6 +120,11 @@ class Worker:
                     f"the node {host} does not see {path}, which this machine does",
                     "Inputs have to lie where all nodes see them under the same path, or in a bucket.",
                 )
+        if self._job.parts is not None and not self._job.parts.is_seen():
+            raise HieraError(
+                f"the node {host} does not see {self._job.parts.folder}, into which parts are to go",
+                "It has to lie where all nodes see it under the same path, or in a bucket.",
+            )
         placement = choose(model.engine, model.device, model.precision, this_machine(model.engine, model.device))
         return Node(host, __version__, placement.precision)
 
@@ -159,6 +164,10 @@ class Worker:
         self._job.parts.write(block.unit, block.start, results)
         failed = [result for result in results if result.error is not None]
         return replace(reply, results=failed, answered=len(results) - len(failed))
+
+    def sees(self, path: str) -> bool:
+        """Whether there is something of this name here."""
+        return os.path.lexists(path)
 
     def finish(self) -> None:
         """End what is running soon: blocks are answered with what is known of them."""

@@ -13,14 +13,17 @@ from typing import Any
 import hiera_cli
 from hiera_cli import __version__
 from hiera_cli.checkpoints.labels import Label
-from hiera_cli.cluster.connection import Connection, connect
+from hiera_cli.cluster.connection import Connection, answers, connect
 from hiera_cli.cluster.ledger import AT_ONCE, Block
 from hiera_cli.cluster.worker import Job, Loaded, ModelJob, Node, Worker
 from hiera_cli.errors import HieraError
 
 LOOK_EVERY = 2.0  # seconds: for nodes that have joined
-PATIENCE = 60.0  # seconds: how long a node is waited for that others are ready before
+PATIENCE = 15.0  # seconds: how long a node is waited for that others are ready before
 HEAD_GONE = 8.0  # seconds without an answer of the cluster's head
+NODE_ANSWERS = 2.0  # seconds that a node has for that
+ASKED = 10.0  # seconds that a worker has for a short answer
+_SHARED = "Inputs have to lie where all nodes see them under the same path, or in a bucket."
 FAILURES = 3  # of workers on one node that did not get as far as their model: then it is left out
 
 
@@ -63,9 +66,10 @@ class ClusterModel:
 class _Slot:
     """A place for a worker: a node, or one GPU of it. actor: the one there is. failures: of those before it."""
 
-    def __init__(self, node: str, host: str, *, gpus: int, place: int) -> None:
+    def __init__(self, node: str, host: str, address: str, *, gpus: int, place: int) -> None:
         self.node = node
         self.host = host
+        self.address = address
         self.gpus = gpus  # of its node
         self.place = place  # among those of its node
         self.actor: Any = None
@@ -75,6 +79,11 @@ class _Slot:
         self.has_core = True  # when the worker was started: otherwise it waits for one
         self.failures = 0
         self.left_out = False
+
+    @property
+    def where(self) -> str:
+        """Its node, for a person."""
+        return f"{self.host}, {self.address}"
 
 
 class Workers:
@@ -101,6 +110,7 @@ class Workers:
         self._digest = ""
         self._first_error: HieraError | None = None
         self._looked = self._began = 0.0
+        self._is_deserted = False
         self._answered = monotonic()  # when the head did
 
     # ---- starting
@@ -173,14 +183,22 @@ class Workers:
                 continue
             for place in range(max(1, gpus)):
                 slot = self._slots.setdefault(
-                    (name, place), _Slot(name, node["NodeManagerHostname"], gpus=gpus, place=place)
+                    (name, place),
+                    _Slot(name, node["NodeManagerHostname"], node["NodeManagerAddress"], gpus=gpus, place=place),
                 )
                 if slot.actor is None and not slot.left_out:
                     free = _free_resources() if free is None else free
                     self._start(slot, int(free.get(name, node["Resources"]).get("CPU", 0)))
 
     def _nodes(self) -> dict[str, Any]:
-        return {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
+        """By their ids. The cluster takes up to a minute to notice that one is gone: those that it counts are asked."""
+        known = {slot.node for slot in self.ready}
+        return {
+            node["NodeID"]: node
+            for node in self._ray.nodes()
+            if node["Alive"]
+            and (node["NodeID"] in known or answers(node["NodeManagerAddress"], node["NodeManagerPort"], NODE_ANSWERS))
+        }
 
     def _start(self, slot: _Slot, free_cores: int) -> None:
         """free_cores: of its node. Other work of the cluster keeps its own; without any the worker waits for one."""
@@ -271,7 +289,7 @@ class Workers:
         slot.left_out = True
         self._first_error = self._first_error or error
         if any(not each.left_out for each in self._slots.values()):
-            self.say(f"the node {slot.host} is left out: {error.message}")
+            self.say(f"the node {slot.where} is left out: {error.message}")
 
     def _in_words(self, slot: _Slot, error: BaseException) -> HieraError:
         cause = getattr(error, "cause", None)
@@ -301,6 +319,11 @@ class Workers:
             if self._head_answers():
                 self._look_for_nodes()
                 self._decide()
+        if self.ready or any(not slot.left_out for slot in self._slots.values()):
+            self._is_deserted = False
+        elif not self._is_deserted:
+            self._is_deserted = True
+            self.say("no machine of the cluster is left: waiting for one to join")
 
     def _head_answers(self) -> bool:
         """Whether it does. Raises HieraError if it has not for some time: whoever asks it something waits long."""
@@ -324,10 +347,24 @@ class Workers:
 
     def lost(self, slot: _Slot) -> None:
         """A worker has died: another one is started where it was, if its node is still there."""
-        self.say(f"a worker on the node {slot.host} has died: what it had is done again")
+        self.say(f"a worker has died, or its node ({slot.where}): what it had is done again")
         self.ready.remove(slot)
-        self._slots[slot.node, slot.place] = _Slot(slot.node, slot.host, gpus=slot.gpus, place=slot.place)
+        self._slots[slot.node, slot.place] = _Slot(slot.node, slot.host, slot.address, gpus=slot.gpus, place=slot.place)
         self._looked = 0.0
+
+    def sees(self, slot: _Slot, path: str) -> bool:
+        """Whether the node of a worker has something of this name; yes, if it does not say."""
+        try:
+            return bool(self._ray.get(slot.actor.sees.remote(path), timeout=ASKED))
+        except Exception:  # it has died, which is told elsewhere
+            return True
+
+    def leave_out(self, slot: _Slot, why: str) -> None:
+        """Have a worker do nothing more. Raises HieraError if there is no other one."""
+        self.ready.remove(slot)
+        self._failed(slot, HieraError(why, _SHARED))
+        if all(each.left_out for each in self._slots.values()):
+            raise self._first_error or HieraError(why, _SHARED)
 
     def fault(self, slot: _Slot, error: BaseException) -> HieraError | None:
         """What has gone wrong with a block, for which the run ends; None if its worker has died."""

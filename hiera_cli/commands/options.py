@@ -187,7 +187,10 @@ Null = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing --output.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with an unfinished jsonl --output: done files are not done again.")
+    bool,
+    typer.Option(
+        "--resume", help="Go on with an unfinished jsonl --output, or folder of parts: done files are not done again."
+    ),
 ]
 IndexFile = Annotated[
     str | None,

@@ -112,7 +112,7 @@ class OutputRequest:
         if self.format != "jsonl" and not self.parts:
             raise UsageError(
                 "--resume goes on with a jsonl file only: the other formats can't be taken up in the middle",
-                "Use -o FILE.jsonl; `jq` makes any other format of it.",
+                "Use -o FILE.jsonl; `jq` makes any other format of it. On a cluster -o FOLDER/ does it too.",
             )
         if self.overwrite:
             raise UsageError("--resume and --overwrite contradict each other")

@@ -184,6 +184,10 @@ class Parts:
     run: int
     done: Done = field(default_factory=Done)
 
+    def is_seen(self) -> bool:
+        """Whether the run's folder, and no other of its name, is there. Of a bucket: yes."""
+        return is_cloud(self.folder) or os.path.exists(os.path.join(self.folder, _Lock.NAME))
+
     def write(self, unit: int, start: int, results: Sequence[Result]) -> None:
         """Write the part of these. Of none there is none. Raises OutputError."""
         if results:
@@ -277,18 +281,25 @@ class PartsFolder:
         try:
             self._about = dict(json.loads(self._store.read(found)))
         except (TypeError, ValueError) as error:
-            raise OutputError(f"cannot go on with {self._path}: {found} is damaged") from error
+            raise OutputError(f"cannot go on with {self._path}: {found} is damaged", remedy="begin anew") from error
         for name, now in self._asked().items():
             if self._about.get(name) != now:
-                raise OutputError(
-                    f"cannot go on with {self._path}: it was made with other {name} "
-                    f"({as_json(self._about.get(name))}, this run has {as_json(now)})",
-                    remedy="another output",
-                )
+                raise self._made_otherwise(name, self._about.get(name), now)
+
+    def _made_otherwise(self, name: str, then: object, now: object) -> OutputError:
+        if isinstance(then, dict) and isinstance(now, dict):  # settings: the first that differs, or that only one has
+            name = next(key for key in {**now, **then} if then.get(key, ...) != now.get(key, ...))
+            then, now = then.get(name), now.get(name)
+        return OutputError(
+            f"cannot go on with {self._path}: its {name.replace('_', '-')} is {_in_words(then)}, "
+            f"that of this run {_in_words(now)}",
+            remedy="another output",
+        )
 
     def _asked(self) -> dict[str, Any]:
         return {
             "format": self._format,
+            "answers": list(self._records.kind("").answer()),
             "model": valid(self._records.model),
             "settings": json.loads(as_json(dict(self._records.settings))),
         }
@@ -329,11 +340,7 @@ class PartsFolder:
         """Raise OutputError if the parts there were made at another precision, or by other weights. Else begin."""
         for name, now in (("precision", precision), ("weights_sha256", digest)):
             if self._about.get(name) not in (None, now):
-                raise OutputError(
-                    f"cannot go on with {self._path}: it was made with other {name} "
-                    f"({self._about[name]}, this run has {now})",
-                    remedy="another output",
-                )
+                raise self._made_otherwise(name, self._about[name], now)
             self._about[name] = now
         self._begin()
 
@@ -415,6 +422,12 @@ def _missing(path: str) -> list[str]:
         missing.append(path)
         path = os.path.dirname(path)
     return missing
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return ", ".join(map(str, value)) if isinstance(value, list) else as_json(value)
 
 
 def _json(value: object) -> bytes:

@@ -98,6 +98,11 @@ def interject(text: str) -> None:
         os.write(_stderr, text.encode())
 
 
+def stderr_descriptor() -> int:
+    """Which descriptor stderr has."""
+    return _stderr
+
+
 def set_apart_from_libraries() -> None:
     """Keep stderr for this program: what libraries write to descriptor 2 past Python is dropped from here on."""
     global _stderr

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from hiera_cli.system.streams import stderr_descriptor
+
 OUTSIDE_BACKTICKS = r" (?=[^`]*(?:`[^`]*`[^`]*)*$)"  # a space, that is
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -77,7 +79,7 @@ def _fitting(text: str, room: int) -> int:
 
 def message(text: str) -> str:
     """A line for stderr; on a terminal broken at spaces, with what follows a little to the right."""
-    room = columns(2)
+    room = columns(stderr_descriptor())
     return "\n    ".join(wrapped(text, room and max(room - 4, 20), whole_words=True))
 
 
