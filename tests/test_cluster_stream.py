@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +30,7 @@ from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Kind, Source
 from hiera_cli.limits import Limits
 from hiera_cli.pipeline.stream import MAX_WAITING, MIN_WINDOW
-from hiera_cli.result import Result
+from hiera_cli.result import Failure, Result
 from hiera_cli.tasks.classify import Classify
 
 PHOTOS = sorted(str(path) for path in SAMPLES.glob("*.jpg"))
@@ -397,3 +398,40 @@ def test_what_a_cluster_cannot_do_is_said(call: Call, arguments: tuple[str, ...]
     assert done.status == 2
     assert done.err.startswith(f"hiera: error: {told}")
     assert not Path("out").exists()
+
+
+def test_a_worker_that_does_not_see_what_is_here_is_left_out_and_its_work_done_by_others() -> None:
+    names = [f"{number}.jpg" for number in range(4 * cluster_stream.LEAST_BLOCK)]
+    for name in names:
+        Path(name).touch()
+    seeing = [False, True]  # of the two workers
+    missing = Failure("NotFoundError", "no such file")
+
+    def answer() -> Answer:
+        if seeing.pop():
+            return lambda block: Reply([Result(source.path) for source in block.sources])
+        return lambda block: Reply([Result(source.path, error=missing) for source in block.sources])
+
+    class Nodes(Threads):
+        left_out: tuple[str, ...] = ()
+
+        def sees(self, slot: Any, path: str) -> bool:
+            return False
+
+        def leave_out(self, slot: Any, why: str) -> None:
+            self.ready.remove(slot)
+            self.left_out += (why,)
+
+    workers = Nodes(answer)
+    gone = "not-here.jpg"  # nor anywhere
+    results = list(answers(workers, [*names, gone]))
+    assert [result.path for result in results if result.error is None] == [*names, gone]
+    assert len(workers.left_out) == 1
+    assert re.fullmatch(r"it does not see \d+\.jpg, which this machine does", workers.left_out[0])
+
+
+def test_a_file_that_is_nowhere_leaves_no_worker_out() -> None:
+    missing = Failure("NotFoundError", "no such file")
+    workers = Threads(lambda: lambda block: Reply([Result(each.path, error=missing) for each in block.sources]), 1)
+    assert [result.error for result in answers(workers, ["a.jpg", "b.jpg"])] == [missing, missing]
+    assert len(workers.ready) == 1

@@ -308,3 +308,29 @@ def test_an_archive_without_members_is_done_when_its_worker_says_so(known: bool)
     assert [freed for _, freed in ledger.ready()] == [0, 0, 0, 1]
     assert ledger.is_done
     assert ledger.hand_out("w") is None
+
+
+def test_without_an_order_replies_come_as_soon_as_they_are_there() -> None:
+    ledger = Ledger(lambda so_far: 2, 10, ordered=False)
+    for number in range(6):
+        ledger.add(Source(f"{number}.jpg"))
+    ledger.add(Source("photos.tar", Kind.ARCHIVE))
+    first, second = ledger.hand_out("a"), ledger.hand_out("b")
+    assert first is not None
+    assert second is not None
+    ledger.answered("b", second, Reply(answered=2))
+    assert list(ledger.ready()) == [(Reply(answered=2), 2)]
+    ledger.lost("a")
+    third = ledger.hand_out("b")
+    assert third is not None
+    assert third.sources == first.sources  # what was lost
+    ledger.answered("b", third, Reply(answered=2))
+    fourth, members = ledger.hand_out("a"), ledger.hand_out("b")
+    assert fourth is not None
+    assert members is not None
+    ledger.answered("b", members, Reply(answered=1, ended=True))
+    assert list(ledger.ready()) == [(Reply(answered=2), 2), (Reply(answered=1, ended=True), 0)]
+    ledger.answered("a", fourth, Reply(answered=2))
+    assert list(ledger.known()) == [Reply(answered=2)]
+    assert list(ledger.ready()) == [(Reply(answered=2), 2), (Reply(), 1)]
+    assert ledger.is_done

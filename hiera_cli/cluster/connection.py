@@ -19,7 +19,7 @@ from hiera_cli.system.streams import set_apart_from_libraries
 
 LOCAL, AUTO = "local", "auto"
 CONNECT = 5.0  # seconds until a cluster that does not answer is given up
-LET_IN = 45.0  # seconds until what answers is no cluster, or one that does not work
+LET_IN = 30.0  # seconds until what answers is no cluster, or one that does not work
 STORE_BYTES = 256 << 20  # of a cluster that is started here: replies are small
 _TOKEN = "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to that of the cluster, which is in ~/.ray/auth_token of its head."
 _CURRENT = "ray/ray_current_cluster"  # where Ray keeps the address of the cluster that was started on this machine
@@ -121,7 +121,7 @@ def _on_a_lasting_thread(call: Callable[[], object]) -> None:
     try:
         error = outcome.get(timeout=LET_IN)
     except Empty:
-        raise TimeoutError(f"it did not let this machine in within {LET_IN:g} s") from None
+        raise TimeoutError(f"no answer within {LET_IN:g} s") from None
     if error is not None:
         raise error
 
