@@ -128,4 +128,4 @@ def test_an_environment_that_names_none_is_told_of(named: str, monkeypatch: pyte
     ],
 )
 def test_what_ray_says_is_put_in_words(said: str, told: str) -> None:
-    assert _refused("h:1", RuntimeError(said)).message == told
+    assert _refused("h:1", RuntimeError(said), "2.60").message == told

@@ -93,7 +93,7 @@ def connect(address: str, runtime_env: dict[str, Any] | None = None) -> Connecti
     try:
         _on_a_lasting_thread(lambda: ray.init(address=where, **options))
     except Exception as error:  # of whichever part of it
-        raise _refused(address, error) from error
+        raise _refused(where, error, ray.__version__) from error
     return Connection(ray, "" if address == LOCAL else where)
 
 
@@ -163,7 +163,7 @@ def answers(host: str, port: int, seconds: float) -> bool:
     return True
 
 
-def _refused(address: str, error: Exception) -> HieraError:
+def _refused(address: str, error: Exception, version: str) -> HieraError:
     text = " ".join(str(error).split())
     if "uthent" in text or "token" in text.lower():
         return HieraError(f"the cluster at {address} asks for a token", _TOKEN)
@@ -172,6 +172,11 @@ def _refused(address: str, error: Exception) -> HieraError:
     if "node_ip_address" in text or "raylet" in text.lower() or "No node" in text:
         return HieraError(
             f"this machine is no node of the cluster at {address}", remedy="become a node", address=address
+        )
+    if isinstance(error, ConnectionError) and not text:
+        return HieraError(
+            f"the cluster at {address} does not understand Ray {version}, which is what this machine has",
+            "Install the version of the cluster here: `ray --version` on its head tells it.",
         )
     reason = _short(text) or type(error).__name__
     if address == LOCAL:
