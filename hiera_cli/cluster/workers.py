@@ -289,7 +289,7 @@ class Workers:
         slot.left_out = True
         self._first_error = self._first_error or error
         if any(not each.left_out for each in self._slots.values()):
-            self.say(f"the node {slot.where} is left out: {error.message}")
+            self.say(f"a node is left out ({slot.where}): {error.message}")
 
     def _in_words(self, slot: _Slot, error: BaseException) -> HieraError:
         cause = getattr(error, "cause", None)
