@@ -376,8 +376,10 @@ class PartsFolder:
         try:
             if complete:
                 self._complete()
-            elif self._begun and not self._had_run and not any(map(_PART.fullmatch, self._store.names())):
-                self._store.remove(RUN)
+            elif self._begun and not self._had_run:
+                with suppress(OutputError):  # what is wrong with the folder has been told
+                    if not any(map(_PART.fullmatch, self._store.names())):
+                        self._store.remove(RUN)
             self.is_complete = complete
         finally:
             self._unlock()
