@@ -26,7 +26,7 @@ from ray_cluster import HEAD, PORT, ROOT, SECOND, Cluster, Ended, ended, kill, r
 
 from hiera_cli import __version__
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(reason := reason_for_none()), reason=reason)]
+pytestmark = pytest.mark.slow
 
 COUNT = 300  # of pictures: nine blocks and some
 GATES = range(100, COUNT, 32)  # those that are not read while the gate is closed
@@ -40,7 +40,13 @@ JSONL = ("-k1", "-f", "jsonl", "--no-progress")
 
 
 @pytest.fixture(scope="module")
-def one_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def _possible() -> None:
+    if reason := reason_for_none():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def one_node(_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of one node, until `cluster` is asked for."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     cluster.environment |= {
@@ -64,7 +70,7 @@ def cluster(one_node: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Cluster]:
+def own(_possible: None, tmp_path: Path) -> Iterator[Cluster]:
     """Namespaces without a node, for a test to do what it wants with."""
     cluster = Cluster(tmp_path)
     (tmp_path / "seen").mkdir()
@@ -257,6 +263,20 @@ def test_a_node_may_go_and_another_may_come(cluster: Cluster, expected: list[str
     assert (done.status, done.out) == (0, "")
     assert told(done.err) == [TWO, DEMO, DIED, f"hiera: {COUNT} labelled, T → {output}"]
     assert sorted(records_in(cluster, output)) == expected
+
+
+def test_a_part_that_can_not_be_written_ends_the_run_and_what_was_done_is_kept(cluster: Cluster) -> None:
+    running, _ = at_the_gate(cluster, "full/")
+    folder = cluster.folder / "full"
+    before = lines_of(folder)
+    folder.rename(cluster.folder / "moved")
+    folder.touch()
+    cluster.open_gate()
+    done = ended(running)
+    assert (done.status, done.out) == (2, "")
+    assert re.fullmatch(r"hiera: stopped early: \d+ labelled, T", told(done.err)[2])
+    assert told(done.err)[3:] == [f"hiera: error: cannot write {folder}: Not a directory"]
+    assert lines_of(cluster.folder / "moved") == before
 
 
 def test_a_picture_that_ends_its_worker_gets_an_error_record_and_all_others_are_labelled(cluster: Cluster) -> None:
