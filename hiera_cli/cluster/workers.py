@@ -319,10 +319,8 @@ class Workers:
             if self._head_answers():
                 self._look_for_nodes()
                 self._decide()
-        if self.ready or any(not slot.left_out for slot in self._slots.values()):
-            self._is_deserted = False
-        elif not self._is_deserted:
-            self._is_deserted = True
+        was, self._is_deserted = self._is_deserted, all(slot.left_out for slot in self._slots.values())
+        if self._is_deserted and not was and self._digest:  # that is, once there was one
             self.say("no machine of the cluster is left: waiting for one to join")
 
     def _head_answers(self) -> bool:
