@@ -51,7 +51,7 @@ def test_what_is_none_is_refused(address: str) -> None:
         check_address(address)
     assert (refused.value.message, refused.value.hint) == (
         f"{address!r} is no address of a cluster",
-        "One is local, auto, or HOST:PORT.",
+        "One is local, auto, or HOST:PORT, such as head:6379.",
     )
 
 

@@ -715,6 +715,10 @@ def test_no_output_takes_the_place_of_an_input(call: Call) -> None:
         (["labels.jsonl", "-o", "x.json"], "x.json is not called like a page\n  Name one: -o x.html"),
         (["x.part.html", "-o", "x.html"], "x.part.html is what the unfinished page is called"),
         ([".", "-o", "x.html"], ". is a folder, not records\n"),
+        (
+            ["parts", "-o", "x.html"],
+            "parts is a folder of parts\n  cat parts/part-*.jsonl | hiera report - -o page.html",
+        ),
         (["/dev/zero", "-o", "x.html"], "/dev/zero is a device, not a file of records"),
         (["tags.json", "-o", "x.html"], "tags.json: record 1 is for ExifTool"),
     ],
@@ -724,6 +728,8 @@ def test_what_no_report_can_be_made_of_is_refused(call: Call, arguments: list[st
     assert call("classify", "cat.jpg", "-f", "exiftool", "-o", "tags.json", "-q").status == 0
     assert call("classify", "cat.jpg", "-o", "labels.jsonl", "-q").status == 0
     shutil.copy("labels.jsonl", "x.part.html")
+    Path("parts").mkdir()
+    shutil.copy("labels.jsonl", "parts/part-001-00000000-000000000.jsonl")
     done = call("report", *arguments)
     assert done.status == 2
     assert done.err.startswith(f"hiera: error: {told}")

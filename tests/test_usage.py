@@ -43,6 +43,7 @@ CAT = SAMPLES / "cat.jpg"
             "there is no option --recursive\n  It needs none: folders are walked as they are.",
         ),
         (["classify", "x", "--mdoel", "tiny"], "there is no option --mdoel\n  Did you mean --model?"),
+        (["find", "dog", "--ray", "auto"], "there is no option --ray\n  It is an option of classify and embed."),
         (["labels", "--force"], "there is no option --force\n  hiera labels --help explains the options."),
         (
             ["classify", "x", "-k", "many"],

@@ -40,7 +40,9 @@ def check_address(address: str) -> None:
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise UsageError(f"{address!r} is no address of a cluster", "One is local, auto, or HOST:PORT.")
+        raise UsageError(
+            f"{address!r} is no address of a cluster", "One is local, auto, or HOST:PORT, such as head:6379."
+        )
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,6 @@ class _Slot:
         self.about: Node | None = None
         self.asked_to_load = False
         self.loaded: Loaded | None = None
-        self.has_core = True  # when the worker was started: otherwise it waits for one
         self.failures = 0
         self.left_out = False
 
@@ -145,7 +144,7 @@ class Workers:
         if not self._slots:
             what = f"GPU for {device}" if device.startswith("cuda") else "free core"
             raise HieraError(f"no node of the cluster has a {what}", "`ray status` shows what it has.")
-        if not any(slot.has_core for slot in self._slots.values()):
+        if not any(slot.actor for slot in self._slots.values()):
             self.say("no core of the cluster is free: waiting for one")
         while not self.ready:
             self._settle(wait=True)
@@ -201,9 +200,10 @@ class Workers:
         }
 
     def _start(self, slot: _Slot, free_cores: int) -> None:
-        """free_cores: of its node. Other work of the cluster keeps its own; without any the worker waits for one."""
-        cores = max(1, free_cores // max(1, slot.gpus)) if not slot.gpus or free_cores else 0
-        slot.has_core = free_cores > 0 or not cores
+        """free_cores: of its node. Other work of the cluster keeps its own; a worker without a GPU waits for one."""
+        if not slot.gpus and not free_cores:
+            return
+        cores = free_cores // max(1, slot.gpus)
         slot.actor = self._actor.options(
             num_cpus=cores,
             num_gpus=1 if slot.gpus else 0,
@@ -246,7 +246,7 @@ class Workers:
     def _decide(self) -> None:
         """Settle on one precision, so that a record is the same wherever it is made, and have it loaded."""
         assert self._model is not None
-        slots = [slot for slot in self._slots.values() if not slot.left_out]
+        slots = [slot for slot in self._slots.values() if slot.actor is not None]
         if not self._precision:
             known = {slot.about.precision for slot in slots if slot.about is not None}
             is_late = monotonic() - self._began > PATIENCE
@@ -255,7 +255,8 @@ class Workers:
             self._precision = known.pop() if len(known) == 1 else "fp32"
         for slot in slots:
             first = self._slots.get((slot.node, 0), slot)  # which downloads what its node lacks
-            if slot.about is None or slot.asked_to_load or (first is not slot and first.loaded is None):
+            is_first = first is slot or first.actor is None
+            if slot.about is None or slot.asked_to_load or not (is_first or first.loaded):
                 continue
             slot.asked_to_load = True
             self._ask(slot, slot.actor.load.remote(replace(self._model, precision=self._precision)))

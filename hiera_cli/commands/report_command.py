@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from glob import glob
 from typing import Annotated
 
 import typer
@@ -82,6 +83,9 @@ def _content(name: str) -> bytes:
         if name == "-":
             return sys.stdin.buffer.read()
         if os.path.isdir(name):
+            parts = f"{os.path.join(name, 'part-')}*.jsonl"
+            if glob(parts):
+                raise UsageError(f"{name} is a folder of parts", f"cat {parts} | hiera report - -o page.html")
             raise UsageError(
                 f"{name} is a folder, not records", "A page of its photos: hiera classify FOLDER -o page.html"
             )

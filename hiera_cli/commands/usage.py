@@ -13,6 +13,7 @@ import typer
 from hiera_cli.errors import HieraError
 from hiera_cli.system.near import near
 
+FEW = 3  # commands that have an option, to be named where another one is asked for it
 # What other programs call it. An option is suggested by the commands that have it.
 SYNONYMS = {
     "--batch": "--batch-size",
@@ -171,6 +172,10 @@ def _meant_option(name: str, known: dict[str, Any], context: Any, arguments: Seq
         return f"Did you mean {meant}?"
     if close := near(name, known, 0.75):
         return f"Did you mean {close}?"
+    program = context.find_root().command if context is not None else None
+    others = [each for each, command in getattr(program, "commands", {}).items() if name in _options(command)]
+    if 0 < len(others) <= FEW:
+        return f"It is an option of {' and '.join(others)}."
     return _more(context)
 
 
