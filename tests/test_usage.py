@@ -44,7 +44,7 @@ CAT = SAMPLES / "cat.jpg"
         ),
         (["classify", "x", "--mdoel", "tiny"], "there is no option --mdoel\n  Did you mean --model?"),
         (["find", "dog", "--ray", "auto"], "there is no option --ray\n  It is an option of classify and embed."),
-        (["labels", "--force"], "there is no option --force\n  hiera labels --help explains the options."),
+        (["labels", "--force"], "there is no option --force\n  It is an option of download."),
         (
             ["classify", "x", "-k", "many"],
             "--top-k takes a whole number, 1 or more, not many\n  hiera classify --help explains the options.",
