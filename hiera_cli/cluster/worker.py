@@ -7,7 +7,7 @@ import platform
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from queue import Full, Queue
@@ -156,7 +156,9 @@ class Worker:
         assert self._feed is not None
         taken = _Taken()
         sources = iter(block.sources) if block.archive is None else self._archives.read(block, taken)
-        results = [*map(self._given_up, sources)] if block.given_up else self._feed.run(sources)
+        results = (
+            [*map(self._given_up, sources)] if block.given_up else self._feed.run((block.unit, block.start), sources)
+        )
         about = {name: getattr(taken, name) for name in ("ended", "before", "skipped")}
         reply = Reply(results, **about, warnings=tuple(taken.warnings), told=tuple(taken.told))
         if self._job.parts is None:
@@ -202,17 +204,19 @@ class _Feed:
     def __init__(self, model: Classifier, task: Task[Any, Any], options: Options) -> None:
         self._queue: Queue[Source | None] = Queue(READ_AHEAD)
         self._owners: deque[tuple[str, _Batch]] = deque()
-        self._giving = threading.Lock()
+        self._turn = threading.Condition()  # for the next two
+        self._waiting: list[tuple[int, int]] = []
+        self._is_giving = False
         self._changed = threading.Lock()
         self._error: BaseException | None = None
         self._ended = False
         self._stream: Stream[Any, Any] = Stream(iter(self._queue.get, None), lambda: model, task, options)
         threading.Thread(target=self._take, name="results", daemon=True).start()
 
-    def run(self, sources: Iterable[Source]) -> list[Result]:
-        """The Results of these, in order; fewer when the pipeline is stopped."""
+    def run(self, place: tuple[int, int], sources: Iterable[Source]) -> list[Result]:
+        """The Results of these, in order; fewer when the pipeline is stopped. place: in the order of all inputs."""
         batch = _Batch()
-        with self._giving:
+        with self._my_turn(place):
             for source in sources:
                 with self._changed:
                     if self._ended:
@@ -230,6 +234,21 @@ class _Feed:
         if self._error is not None:
             raise self._error
         return batch.results
+
+    @contextmanager
+    def _my_turn(self, place: tuple[int, int]) -> Iterator[None]:
+        """One block after the other, of those that wait the first: threads come in any order."""
+        with self._turn:
+            self._waiting.append(place)
+            self._turn.wait_for(lambda: not self._is_giving and place == min(self._waiting))
+            self._waiting.remove(place)
+            self._is_giving = True
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._is_giving = False
+                self._turn.notify_all()
 
     def _give(self, source: Source) -> bool:
         while not self._ended:

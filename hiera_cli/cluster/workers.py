@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import hiera_cli
@@ -18,6 +18,7 @@ from hiera_cli.cluster.ledger import AT_ONCE, Block
 from hiera_cli.cluster.worker import Job, Loaded, ModelJob, Node, Worker
 from hiera_cli.errors import HieraError
 
+MOMENT, SOON = 3.0, 0.2  # seconds, while no core is free
 LOOK_EVERY = 2.0  # seconds: for nodes that have joined
 PATIENCE = 15.0  # seconds: how long a node is waited for that others are ready before
 HEAD_GONE = 8.0  # seconds without an answer of the cluster's head
@@ -144,14 +145,23 @@ class Workers:
         if not self._slots:
             what = f"GPU for {device}" if device.startswith("cuda") else "free core"
             raise HieraError(f"no node of the cluster has a {what}", "`ray status` shows what it has.")
-        if not any(slot.actor for slot in self._slots.values()):
-            self.say("no core of the cluster is free: waiting for one")
+        self._wait_for_a_core()
         while not self.ready:
             self._settle(wait=True)
             self.poll()
             if all(slot.left_out for slot in self._slots.values()):
                 raise self._first_error or HieraError("no node of the cluster can do the work")
         return self._described()
+
+    def _wait_for_a_core(self) -> None:
+        """Of a run that has just ended it takes a moment until it is free; of others it may take long."""
+        is_told = False
+        while not any(slot.actor for slot in self._slots.values()):
+            if not is_told and monotonic() - self._began > MOMENT:
+                self.say("no core of the cluster is free: waiting for one")
+                is_told = True
+            sleep(SOON)
+            self._look_for_nodes()
 
     def _described(self) -> ClusterModel:
         loaded = self.ready[0].loaded
