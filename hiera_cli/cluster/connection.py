@@ -178,7 +178,7 @@ def _refused(address: str, error: Exception, version: str) -> HieraError:
     if isinstance(error, ConnectionError) and not text:
         return HieraError(
             f"the cluster at {address} does not understand Ray {version}, which is what this machine has",
-            "Install the version of the cluster here: `ray --version` on its head tells it.",
+            remedy="the cluster's version",
         )
     reason = _short(text) or type(error).__name__
     if address == LOCAL:

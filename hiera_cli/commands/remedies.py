@@ -28,6 +28,7 @@ REMEDIES: dict[str, str] = {
     "free memory": "Free some, or use a smaller model (-m tiny).",
     "free memory of the device": "Free some, or use a smaller model (-m tiny), or --device cpu.",
     "precision of the CPU": "Use --precision bf16 or fp32.",
+    "the cluster's version": "Install that of the cluster here: `ray --version` on its head tells it.",
     "the CPU": "--device cpu does without it.",
     "another index": "Name another one: --index FILE, or HIERA_INDEX.",
     "damaged index": "Move it away: `hiera index PATH...` builds it anew. Or name another one: --index FILE.",
