@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_images"
+# As a run says how long it took, on a machine of any speed.
+TOOK = r"(?:\d+ min )?\d+(?:\.\d)? s(?:, \d+\.\d/s)?"
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # Several processes share the cores: a thread of PyTorch's that waits is not to keep one busy. Read at its import.

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Bash, Call, Hiera, either_engine, in_a_terminal
+from conftest import SAMPLES, TOOK, Bash, Call, Hiera, either_engine, in_a_terminal
 from image_server import ImageServer, Request
 from PIL import Image
 
@@ -73,7 +73,7 @@ def test_a_folder_is_labelled_rightly_as_json(call: Call, says: str) -> None:
     assert [record["path"] for record in records] == [f"{SAMPLES}/{name}" for name in TRUE]
     assert first_labels(records) == list(TRUE.values())
     skipped = "hiera: skipped 1 file that is not known as an image (1 .md)\n"
-    assert re.fullmatch(re.escape(says + skipped) + r"hiera: 6 labelled, \d+\.\d s\n", threads_aside(done.err))
+    assert re.fullmatch(re.escape(says + skipped) + rf"hiera: 6 labelled, {TOOK}\n", threads_aside(done.err))
 
 
 def test_one_image_in_plain_is_its_five_labels(call: Call, says: str) -> None:
@@ -137,7 +137,7 @@ def test_quiet_tells_of_failures_and_quieter_of_nothing_but_what_ends_the_run(ca
 
 def test_the_line_on_model_and_device_can_be_left_out_alone(call: Call) -> None:
     done = call("classify", CAT, "gone.jpg", "--no-banner")
-    assert re.fullmatch(r"hiera: gone\.jpg: no such file\nhiera: 1 labelled, 1 failed, \d\.\d s\n", done.err)
+    assert re.fullmatch(rf"hiera: gone\.jpg: no such file\nhiera: 1 labelled, 1 failed, {TOOK}\n", done.err)
 
 
 @pytest.mark.parametrize("name", ["", " "])
@@ -172,7 +172,7 @@ def test_an_unreadable_file_is_one_record_and_the_rest_go_on(call: Call, tmp_pat
     assert [record["path"] for record in done.records()] == [str(path) for path in paths]
     assert first_labels(done.records()) == expected
     assert f"hiera: {broken}: damaged or truncated image: " in done.err
-    assert re.search(r"hiera: 6 labelled, 1 failed, \d+\.\d s\n$", done.err)
+    assert re.search(rf"hiera: 6 labelled, 1 failed, {TOOK}\n$", done.err)
 
 
 def test_nothing_but_unreadable_files_is_a_record_each(call: Call, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_nothing_but_unreadable_files_is_a_record_each(call: Call, tmp_path: Pat
     done = call("classify", tmp_path, "--json")
     assert done.status == 1
     assert first_labels(json.loads(done.out)) == ["DecodeError"] * 3
-    assert re.search(r"hiera: 0 labelled, 3 failed, \d+\.\d s\n$", done.err)
+    assert re.search(rf"hiera: 0 labelled, 3 failed, {TOOK}\n$", done.err)
 
 
 NAMES = ["a b.jpg", "[brackets].jpg", "line\nbreak.jpg", "😀.jpg", os.fsdecode(b"caf\xe9.jpg"), "-dash.jpg"]
@@ -502,7 +502,7 @@ def test_an_interrupted_run_leaves_a_valid_document(
         _, err = process.communicate(timeout=30)
     assert process.returncode == status
     assert first_labels(json.loads(out.read_text())) == ["tabby, tabby cat"]
-    assert re.search(r"hiera: interrupted: 1 labelled, \d+\.\d s\n$", err)
+    assert re.search(rf"hiera: interrupted: 1 labelled, {TOOK}\n$", err)
     assert "Traceback" not in err
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Bash, Call
+from conftest import ROOT, TOOK, Bash, Call
 
 from tools.make_demo import TRUE_LABELS
 
@@ -34,11 +34,11 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not inst
 
 
 def numbers_aside(text: str) -> str:
-    """Scores differ in their last digits from processor to processor, as do precision and number of threads."""
+    """Scores differ in their last digits from processor to processor, as do precision, number of threads and time."""
     text = re.sub(r"(OpenVINO, )?\d+ threads?\), (fp32|bf16)", "N threads), precision", text)
     text = re.sub(r'"precision": "(fp32|bf16)"|(?<=,demo,)(fp32|bf16)', "precision", text)
     text = re.sub(r"\d+\.\d%  [█▉▊▋▌▍▎▏]* *", "#%  ", text)
-    text = re.sub(r"\d+\.\d s( →|$)", r"# s\1", text, flags=re.MULTILINE)
+    text = re.sub(rf"{TOOK}( →|$)", r"# s\1", text, flags=re.MULTILINE)
     text = re.sub(r"(images a second +|mean score )\d+\.\d", r"\1#", text)
     return re.sub(r"0\.\d{3,6}", "0.#", text)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Call, Done, either_engine
+from conftest import SAMPLES, TOOK, Call, Done, either_engine
 
 pytestmark = pytest.mark.usefixtures("demo_on_the_cpu")
 
@@ -36,7 +36,7 @@ def photos() -> Path:
 
 def times_aside(text: str) -> str:
     text = re.sub(r"(images a second) +[\d.,]+", r"\1 #", text)
-    return re.sub(r"\d+\.\d s", "# s", text)
+    return re.sub(TOOK, "# s", text)
 
 
 def figures(done: Done) -> dict[str, Any]:

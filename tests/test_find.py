@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 import pytest
 from checkpoint_maker import SMALL, reference_model
-from conftest import SAMPLES, Bash, Call, Hiera
+from conftest import SAMPLES, TOOK, Bash, Call, Hiera
 
 from hiera_cli import load_classifier
 from hiera_cli.commands import indexing
@@ -70,7 +70,7 @@ def test_paths_come_best_first_and_nothing_else(call: Call, photos: Path) -> Non
     assert re.fullmatch(
         r"hiera: cat: cat, true cat, a kind of feline \(n02121620, 7 classes\); "
         r"also big cat, a kind of feline \(n02127808, 6 classes\)\n"
-        r"hiera: 3 indexed, \d+\.\d s\n",
+        rf"hiera: 3 indexed, {TOOK}\n",
         done.err,
     )
     done = call("find", "entity", photos, "-q", "-0")

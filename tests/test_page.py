@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SAMPLES, Bash, Call
+from conftest import SAMPLES, TOOK, Bash, Call
 from PIL import Image
 
 from hiera_cli.commands import indexing
@@ -454,7 +454,7 @@ def test_classify_writes_a_page_and_keeps_one_that_is_there(call: Call, tmp_path
     (tmp_path / "broken.jpg").touch()
     done = call("classify", SAMPLES / "cat.jpg", "broken.jpg", "-m", "demo", "-o", "page.html", "-k", "1")
     assert (done.status, done.out) == (1, "")
-    assert re.search(r"hiera: 1 labelled, 1 failed, \d+\.\d s → page\.html\n$", done.err)
+    assert re.search(rf"hiera: 1 labelled, 1 failed, {TOOK} → page\.html\n$", done.err)
     cat, broken = photos_in((tmp_path / "page.html").read_text())
     assert (cat["path"], len(cat["labels"]), cat["href"]) == (
         str(SAMPLES / "cat.jpg"),
@@ -507,7 +507,7 @@ def test_a_report_of_records_is_the_page_that_the_run_would_have_written(call: C
     call("classify", *inputs, "-o", "labels.json")
     done = call("report", "labels.jsonl", "-o", "report.html", "--no-progress")
     assert done.status == 0
-    assert re.fullmatch(r"hiera: 7 shown, \d+\.\d s → report\.html\n", done.err)
+    assert re.fullmatch(rf"hiera: 7 shown, {TOOK} → report\.html\n", done.err)
     page = lines_in((tmp_path / "page.html").read_text())
     assert lines_in((tmp_path / "report.html").read_text()) == page
     call("report", "labels.json", "-o", "array.html", "-q")

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES, Bash, Call, Hiera
+from conftest import SAMPLES, TOOK, Bash, Call, Hiera
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from test_classifier import Brightness, grey, stand_in
@@ -561,7 +561,7 @@ def test_an_interrupt_while_the_records_are_brought_into_order_tells_where_they_
     monkeypatch.setattr(Journal, "_bring_into_order", interrupted)
     done = call("classify", SAMPLES, "-m", "demo", "-o", output)
     assert done.status == 130
-    assert re.search(rf"hiera: interrupted: 6 labelled, \d\.\d s; {output} is complete\n$", done.err)
+    assert re.search(rf"hiera: interrupted: 6 labelled, {TOOK}; {output} is complete\n$", done.err)
     assert len(output.read_text().splitlines()) == 6
     assert os.listdir(output.parent) == [output.name]
 
