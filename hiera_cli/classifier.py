@@ -24,6 +24,7 @@ from hiera_cli.images import decode, recipe
 from hiera_cli.images.decode import Decoding
 from hiera_cli.inputs import find
 from hiera_cli.inputs.source import Kind, Source
+from hiera_cli.inputs.walk import Walk
 from hiera_cli.limits import MAX_PIXELS
 from hiera_cli.pipeline.options import Options, check_count
 from hiera_cli.pipeline.stream import Stream
@@ -141,7 +142,7 @@ class Classifier:
     ) -> Iterator[R]:
         decoding = Decoding(max_pixels=max_pixels, full=full_decode)
         arguments = (_argument(item, decoding) for item in _each(inputs))
-        found = find.expand(arguments, find.Walk(decode.suffixes, offline=self.offline), warn=lambda message: None)
+        found = find.expand(arguments, Walk(decode.suffixes, offline=self.offline), warn=lambda message: None)
         options = Options(workers, decoding=decoding, offline=self.offline, model=self.name)
         return iter(Stream(found, lambda: self, task, options))
 

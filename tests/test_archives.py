@@ -26,9 +26,10 @@ from conftest import SAMPLES, Call
 
 from hiera_cli.errors import InputError
 from hiera_cli.inputs import members
-from hiera_cli.inputs.find import Walk, count, expand
+from hiera_cli.inputs.find import count, expand
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Source
+from hiera_cli.inputs.walk import Walk
 from hiera_cli.pipeline import stream
 
 CAT, ROCKET = SAMPLES / "cat.jpg", SAMPLES / "rocket.jpg"

@@ -17,9 +17,10 @@ from conftest import SAMPLES, Call
 
 from hiera_cli.errors import InputError
 from hiera_cli.inputs import cloud
-from hiera_cli.inputs.find import Walk, count, expand
+from hiera_cli.inputs.find import count, expand
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Kind, Source
+from hiera_cli.inputs.walk import Walk
 from hiera_cli.limits import Limits
 from hiera_cli.outputs.cloud import CloudFile
 from hiera_cli.result import Stamp

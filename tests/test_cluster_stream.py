@@ -25,16 +25,16 @@ from hiera_cli.cluster.worker import Job, ModelJob, Worker
 from hiera_cli.cluster.workers import ClusterModel, Workers, _Checkpoint, _Engine
 from hiera_cli.errors import HieraError
 from hiera_cli.images.decode import suffixes
-from hiera_cli.inputs.find import Walk
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Kind, Source
-from hiera_cli.limits import Limits
+from hiera_cli.inputs.walk import Walk
+from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.stream import MAX_WAITING, MIN_WINDOW
 from hiera_cli.result import Failure, Result
 from hiera_cli.tasks.classify import Classify
 
 PHOTOS = sorted(str(path) for path in SAMPLES.glob("*.jpg"))
-JOB = Job(Classify(), "demo", Walk(suffixes), Limits(), 1 << 30, False, ".", workers=2)
+JOB = Job(Classify(), Options(2, model="demo"), Walk(suffixes), ".")
 
 
 class Died(Exception):  # noqa: N818

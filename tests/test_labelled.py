@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hiera_cli.evaluation.intervals import Interval, wilson
-from hiera_cli.inputs.find import Walk
 from hiera_cli.inputs.labelled import ClassFolders
 from hiera_cli.inputs.skipped import Skipped
+from hiera_cli.inputs.walk import Walk
 
 
 def folders(folder: str, **taken: object) -> ClassFolders:

@@ -23,10 +23,11 @@ import hiera_cli.inputs.find
 from hiera_cli.commands import remedies
 from hiera_cli.commands.skipped_lines import skipped_lines
 from hiera_cli.errors import InputError, NotFoundError, ReadError, UsageError
-from hiera_cli.inputs.find import Walk, count, expand
+from hiera_cli.inputs.find import count, expand
 from hiera_cli.inputs.lists import read_list
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Kind, Source, descriptor
+from hiera_cli.inputs.walk import Walk
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 WALK = Walk(lambda: SUFFIXES)

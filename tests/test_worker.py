@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import shutil
 import tarfile
@@ -20,19 +21,21 @@ from hiera_cli.classifier import load_classifier
 from hiera_cli.cluster.ledger import Block, Reply
 from hiera_cli.cluster.worker import Job, ModelJob, Worker
 from hiera_cli.errors import HieraError
-from hiera_cli.images.decode import suffixes
-from hiera_cli.inputs.find import Walk
+from hiera_cli.images.decode import Decoding, suffixes
+from hiera_cli.images.room import Room
 from hiera_cli.inputs.source import Kind, Source
+from hiera_cli.inputs.walk import Walk
 from hiera_cli.limits import Limits
 from hiera_cli.outputs.parts import Done, Parts
 from hiera_cli.pipeline import stream
+from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.prepare import prepare
 from hiera_cli.result import Result
 from hiera_cli.tasks.classify import Classify
 
 PHOTOS = sorted(str(path) for path in SAMPLES.glob("*.jpg"))
 MODEL = ModelJob("demo", "torch", "cpu", "fp32", None, True, True)
-JOB = Job(Classify(), "demo", Walk(suffixes, archives=True), Limits(), 1 << 30, False, os.getcwd(), workers=2)
+JOB = Job(Classify(), Options(2, model="demo"), Walk(suffixes, archives=True), os.getcwd())
 
 pytestmark = pytest.mark.usefixtures("demo_on_the_cpu")
 
@@ -212,7 +215,7 @@ def test_a_fault_of_the_pipeline_reaches_all_who_wait(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
 def test_parts_say_in_their_names_whose_they_are_and_failures_alone_are_replied(format: str) -> None:
     path = packed("photos.tar", [f"{number:02}.jpg" for number in range(4)])
-    options = JOB.options().records(JOB.task)
+    options = JOB.options.records(JOB.task)
     done = Done([f"{path}/00.jpg".encode()])
     Path("out").mkdir()
     Path("out/_lock").touch()  # as the run's folder has it
@@ -233,7 +236,7 @@ def test_parts_say_in_their_names_whose_they_are_and_failures_alone_are_replied(
 def test_a_part_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
     Path("out").mkdir()
     Path("out/_lock").touch()
-    made = worker(parts=Parts(str(Path("out").absolute()), "jsonl", JOB.options().records(JOB.task), 1))
+    made = worker(parts=Parts(str(Path("out").absolute()), "jsonl", JOB.options.records(JOB.task), 1))
     shutil.rmtree("out")
     Path("out").write_bytes(b"")
     with pytest.raises(HieraError, match=r"^cannot write .*/out: Not a directory$"):
@@ -242,7 +245,7 @@ def test_a_part_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
 
 def test_a_node_that_does_not_see_the_folder_of_the_parts_says_so() -> None:
     Path("out").mkdir()  # another one of that name
-    parts = Parts(str(Path("out").absolute()), "jsonl", JOB.options().records(JOB.task), 1)
+    parts = Parts(str(Path("out").absolute()), "jsonl", JOB.options.records(JOB.task), 1)
     with pytest.raises(HieraError, match=r"^the node \S+ does not see \S+/out, into which parts are to go$"):
         worker(parts=parts)
 
@@ -281,3 +284,12 @@ def test_many_blocks_keep_their_order_and_none_is_lost() -> None:
         for done in [threads.submit(ask, range(10 * each, 600, 30)) for each in range(3)]:
             done.result(60)
     assert [path for number in sorted(got) for path in got[number]] == inputs
+
+
+def test_what_a_run_asks_can_be_sent() -> None:
+    options = Options(3, Limits(total=7), Decoding(max_pixels=9, full=True, room=Room(1 << 20)), model="demo")
+    sent = pickle.loads(pickle.dumps(replace(JOB, options=options)))
+    assert sent == replace(JOB, options=options)
+    assert sent.options.decoding.room.size == 1 << 20
+    with sent.options.decoding.room.hold(1):  # its own
+        pass

@@ -73,7 +73,6 @@ def connect(address: str, runtime_env: dict[str, Any] | None = None) -> Connecti
     """
     # These are read when it is imported, or by the processes that it starts.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "runtime_env": runtime_env}
     if address == LOCAL:
         where = LOCAL

@@ -240,6 +240,6 @@ class ClusterStream(Generic[R]):
 
     def _answer_in_a_part(self) -> Result:
         if self._answer is None:
-            records = self._workers.job.options().records(self._workers.job.task)
+            records = self._workers.job.options.records(self._workers.job.task)
             self._answer = records.kind("", records.model, settings=records.settings)
         return self._answer

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from queue import Full, Queue
 from typing import Any
@@ -20,11 +20,10 @@ from hiera_cli.cluster.ledger import Block, Reply
 from hiera_cli.engines.machine import this_machine
 from hiera_cli.engines.placement import choose
 from hiera_cli.errors import CrashError, HieraError
-from hiera_cli.images.decode import Decoding
 from hiera_cli.inputs import find
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Source
-from hiera_cli.limits import Limits
+from hiera_cli.inputs.walk import Walk
 from hiera_cli.outputs.parts import Parts
 from hiera_cli.pipeline.options import Options
 from hiera_cli.pipeline.prepare import failure
@@ -38,30 +37,19 @@ READ_AHEAD = 64  # inputs given to the pipeline that it has not taken yet: membe
 
 @dataclass(frozen=True)
 class Job:
-    """What a run asks of each worker. folder: in which relative paths are. visible: inputs that a node has to see.
+    """What a run asks of each worker. options: how inputs are read. walk: what is taken of archives.
 
-    max_pixels, full_decode, thumbnails, offline, workers, limits: as Options and Decoding have them. walk: what is
-    taken of archives. verbose: tell of what is passed over in them. parts: where workers write; None for replies alone.
+    folder: in which relative paths are. visible: inputs that a node has to see. verbose: tell of what is passed over in
+    archives. parts: where workers write; None for replies alone.
     """
 
     task: Task[Any, Any]
-    record_name: str
-    walk: find.Walk
-    limits: Limits
-    max_pixels: int
-    full_decode: bool
+    options: Options
+    walk: Walk
     folder: str
     visible: tuple[str, ...] = ()
-    thumbnails: bool = False
-    offline: bool = False
-    workers: int | None = None
     verbose: bool = False
     parts: Parts | None = None
-
-    def options(self) -> Options:
-        """How inputs are read."""
-        decoding = Decoding(max_pixels=self.max_pixels, full=self.full_decode)
-        return Options(self.workers, self.limits, decoding, self.offline, self.record_name, self.thumbnails)
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,6 @@ class Worker:
     def __init__(self, job: Job, cores: int) -> None:
         take_cores(cores)
         self._job = job
-        self._options = job.options()
         self._feed: _Feed | None = None
         self._archives = _Archives(job)
 
@@ -130,16 +117,8 @@ class Worker:
 
     def load(self, model: ModelJob) -> Loaded:
         """Load the model, downloading its weights if the node lacks them."""
-        classifier = load_classifier(
-            model.model,
-            engine=model.engine,
-            device=model.device,
-            precision=model.precision,
-            batch_size=model.batch_size,
-            labels=model.labels,
-            offline=model.offline,
-        )
-        self._feed = _Feed(classifier, self._job.task, self._options)
+        classifier = load_classifier(**asdict(model))
+        self._feed = _Feed(classifier, self._job.task, self._job.options)
         checkpoint, engine = classifier.checkpoint, classifier.engine
         return Loaded(
             checkpoint.name,
@@ -179,8 +158,8 @@ class Worker:
 
     def _given_up(self, source: Source) -> Result:
         error = failure(CrashError("the process that reads it dies of it: it was tried again alone"))
-        records = self._options.records(self._job.task)
-        result: Result = records.kind(source.path, self._job.record_name, error, settings=records.settings)
+        records = self._job.options.records(self._job.task)
+        result: Result = records.kind(source.path, self._job.options.model, error, settings=records.settings)
         return result
 
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from hiera_cli.checkpoints.checkpoint import Checkpoint
     from hiera_cli.classifier import Classifier
     from hiera_cli.commands.tagging import Tagging
-    from hiera_cli.result import Records
+    from hiera_cli.outputs.formats import Writer
     from hiera_cli.tasks.classify import Classify
 
 
@@ -233,7 +233,7 @@ def classify(
     elif name == "html":
         opened = outputs.opened_page(request.output)
     else:
-        writer = tagging.write if tagging else _writer(name, path, records, null=null)
+        writer = tagging.write if tagging else _writer(name, path, null=null)
         opened = outputs.opened(request.output, writer, records)
     others = cluster.workers_of(ray, ship, request, task, read, opened.parts) if ray else None
     load = partial(_loaded, others.load if others else load_classifier, task, tagging)
@@ -287,16 +287,13 @@ def _default_format(path: str | None, *, null: bool) -> str:
     return format_of_suffix(path, SUFFIXES, FORMATS) or "plain"
 
 
-def _writer(name: str, path: str | None, records: Records, *, null: bool) -> Any:
+def _writer(name: str, path: str | None, *, null: bool) -> Writer | None:
+    """None for Parquet."""
     from hiera_cli.outputs.labels import RECORDS, plain, table
     from hiera_cli.system import terminal
 
-    if name in RECORDS:
-        return RECORDS[name]
-    if name == "parquet":
-        from hiera_cli.outputs.parquet import parquet
-
-        return partial(parquet, records=records)
+    if name in RECORDS or name == "parquet":
+        return RECORDS.get(name)
     if name == "plain":
         return partial(plain, null=null)
     encoding = "utf-8" if path else (sys.stdout.encoding or "ascii")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hiera_cli.commands.request import Request
 from hiera_cli.errors import UsageError
+from hiera_cli.outputs.names import PARTS
 
 if TYPE_CHECKING:
     from hiera_cli.cluster.workers import Workers
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from hiera_cli.pipeline.options import Options
     from hiera_cli.tasks.task import Task
 
-PARTS = ("parquet", "jsonl")
 MOST_LOOKED_FOR = 100  # of the inputs that were named: whether a node sees them
 
 
@@ -56,23 +55,15 @@ def workers_of(
     """The workers, not started yet."""
     from hiera_cli.cluster.worker import Job
     from hiera_cli.cluster.workers import Workers
-    from hiera_cli.commands.run import walk_of
 
-    inputs = request.inputs
-    here = [name for name in (*inputs.inputs[:MOST_LOOKED_FOR],) if os.path.lexists(name)]
+    named = request.inputs.inputs[:MOST_LOOKED_FOR]
     job = Job(
         task,
-        read.model,
-        replace(walk_of(request), whole_archives=False),
-        read.limits,
-        read.decoding.max_pixels,
-        read.decoding.full,
+        read,
+        request.inputs.walk(offline=request.offline),
         os.getcwd(),
-        tuple(here),
-        read.thumbnails,
-        read.offline,
-        read.workers,
-        request.report.verbose,
-        parts,
+        visible=tuple(filter(os.path.lexists, named)),
+        verbose=request.report.verbose,
+        parts=parts,
     )
     return Workers(ray, job, ship=ship)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -156,9 +155,4 @@ def _opened(request: OutputRequest, records: Records) -> Opened:
 
     if request.format in ARRAYS:
         return outputs.opened_arrays(request, records)
-    writer: Any = {"json": json_array, "jsonl": jsonl}.get(request.format)
-    if writer is None:
-        from hiera_cli.outputs.parquet import parquet
-
-        writer = partial(parquet, records=records)
-    return outputs.opened(request, writer, records)
+    return outputs.opened(request, {"json": json_array, "jsonl": jsonl}.get(request.format), records)

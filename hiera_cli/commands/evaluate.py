@@ -175,13 +175,10 @@ def class_folders(folder: str, request: Request, alternative: str = "truth file"
         raise UsageError(f"there is no folder {folder}")
     if os.path.isfile(folder):
         raise UsageError(f"{folder} is a file, not a folder with one folder per class in it", remedy=alternative)
-    from hiera_cli.images import decode
-    from hiera_cli.inputs import find
     from hiera_cli.inputs.labelled import ClassFolders
     from hiera_cli.inputs.skipped import Skipped
 
-    inputs = request.inputs
-    walk = find.Walk(decode.suffixes, inputs.exclude, inputs.hidden, inputs.follow)
+    walk = request.inputs.walk()
     try:
         found = ClassFolders(folder, walk, lambda warning: None, Skipped())
     except InputError as error:
@@ -474,14 +471,7 @@ def _opened(request: Request, records: Records) -> Opened:
         return outputs.Output(_nothing, _Nowhere())
     if request.output.format == "html":
         return outputs.opened_page(request.output)
-    writer: Any = RECORDS.get(request.output.format)
-    if writer is None:
-        from functools import partial
-
-        from hiera_cli.outputs.parquet import parquet
-
-        writer = partial(parquet, records=records)
-    return outputs.opened(request.output, writer, records)
+    return outputs.opened(request.output, RECORDS.get(request.output.format), records)
 
 
 def _nothing(results: Iterable[Any]) -> Iterator[str]:

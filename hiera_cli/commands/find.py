@@ -208,7 +208,7 @@ def find(
     shown = ExitStatus.OK
     sink = outputs.opened_sink(request.output, _title(asked, like))
     with outputs.unfinished_on_error(sink), Index(path, create=not no_update) as opened:
-        place = indexing.Place(opened, checkpoint, roots if paths else (Root.of(""),), indexing.walk_of(request.inputs))
+        place = indexing.Place(opened, checkpoint, roots if paths else (Root.of(""),), request.inputs.walk())
         walked = None if no_update else indexing.beside(partial(indexing.walked, place))
         layer = checkpoint.classifier()
         least = (SHOWN if asked else -1.0) if min_score is None else min_score

@@ -104,7 +104,7 @@ def _update(where: str, paths: list[str], request: Request) -> int:
     with Index(where, create=True) as opened:
         if opened.read_only:
             raise OutputError(f"the index {where} can't be written", remedy="another index")
-        place = indexing.Place(opened, checkpoint, roots, indexing.walk_of(request.inputs))
+        place = indexing.Place(opened, checkpoint, roots, request.inputs.walk())
         seen = indexing.walked(place)
         gone = sum(map(len, seen.gone.values()))
         ended = indexing.update(place, request, seen)

@@ -18,15 +18,14 @@ from hiera_cli.checkpoints.checkpoint import Checkpoint
 from hiera_cli.commands import messages
 from hiera_cli.commands.output import Output
 from hiera_cli.commands.report import ExitStatus
-from hiera_cli.commands.request import InputRequest, Request
+from hiera_cli.commands.request import Request
 from hiera_cli.errors import HieraError, UsageError
-from hiera_cli.images import decode
 from hiera_cli.index.changes import Comparison, Root, Seen, features_in, is_within_any
 from hiera_cli.index.search import Names
 from hiera_cli.index.store import Index
 from hiera_cli.index.update import IndexSink, apply
-from hiera_cli.inputs import find
 from hiera_cli.inputs.source import STDIN, is_url
+from hiera_cli.inputs.walk import Walk
 
 T = TypeVar("T")
 
@@ -38,12 +37,7 @@ class Place:
     index: Index
     checkpoint: Checkpoint
     roots: tuple[Root, ...]
-    walk: find.Walk
-
-
-def walk_of(request: InputRequest) -> find.Walk:
-    """What a folder walk takes."""
-    return find.Walk(decode.suffixes, request.exclude, request.hidden, request.follow)
+    walk: Walk
 
 
 Missing = list[tuple[str, str]]  # names, and why they can't be reached

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hiera_cli.commands.request import OutputRequest
@@ -179,14 +179,16 @@ def unfinished_on_error(sink: Sink) -> Iterator[None]:
         raise
 
 
-def opened(
-    request: OutputRequest, writer: Writer | Callable[[Iterable[Any]], Iterator[bytes]], records: Records
-) -> Output:
-    """The output, opened. records: of the run, which those to go on with are held against.
+def opened(request: OutputRequest, writer: Writer | None, records: Records) -> Output:
+    """The output, opened. writer: None for Parquet's, which is one for all kinds of records. records: of the run.
 
     Raises OutputError if it can't be written or gone on with.
     """
     path = request.path
+    if writer is None:
+        from hiera_cli.outputs.parquet import parquet
+
+        return Output(partial(parquet, records=records), opened_sink(request, ""), path)
     if path is None:
         return Output(writer, Stdout(shows_control=request.format == "table"))
     if request.format == "jsonl" and not is_cloud(path) and not is_stream(path):

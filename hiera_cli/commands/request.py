@@ -9,10 +9,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hiera_cli.errors import UsageError
 from hiera_cli.limits import MAX_PIXELS, Limits
+
+if TYPE_CHECKING:
+    from hiera_cli.inputs.walk import Walk
 
 T = TypeVar("T")
 
@@ -46,6 +49,22 @@ class InputRequest:
     def limits(self) -> Limits:
         """Of a URL, of stdin and of what is in an archive."""
         return Limits(min(Limits.connect, self.url_timeout), self.url_timeout, self.max_mib << 20)
+
+    def walk(self, *, offline: bool = False) -> Walk:
+        """What is taken of folders, archives and prefixes."""
+        from hiera_cli.images import decode
+        from hiera_cli.inputs.walk import Walk
+
+        return Walk(
+            decode.suffixes,
+            self.exclude,
+            self.hidden,
+            self.follow,
+            self.archives,
+            self.column,
+            self.limits.bytes,
+            offline,
+        )
 
     def check(self, command: str) -> None:
         """Raise UsageError if there is nothing to begin with. command: such as `classify`."""

@@ -24,7 +24,6 @@ from hiera_cli.commands.skipped_lines import skipped_lines
 from hiera_cli.engines.machine import this_machine
 from hiera_cli.engines.placement import choose
 from hiera_cli.errors import CheckpointError, HieraError, OutputError
-from hiera_cli.images import decode
 from hiera_cli.images.decode import Decoding
 from hiera_cli.inputs import find, lists, source
 from hiera_cli.inputs.skipped import Skipped
@@ -77,7 +76,7 @@ class Run:
         self._report = Report(quiet=request.report.quiet, progress=request.report.shows_progress, verb=task.kind.done)
         self._skipped = skipped or Skipped()
         self._skipped.tell = self._name_skipped if request.report.verbose else None
-        self._walk = walk_of(request)
+        self._walk = request.inputs.walk(offline=request.offline)
         self._report.total = total
         self._report.note = note
         found = self._sources() if sources is None else sources
@@ -262,21 +261,6 @@ class Run:
         precision = choose(request.engine, request.device, request.precision, machine).precision
         with suppress(CheckpointError):
             self._output.journal.check(precision, resolve.resolve(request.model, offline=True).digest())
-
-
-def walk_of(request: Request) -> find.Walk:
-    """What is taken of folders, archives and prefixes."""
-    inputs = request.inputs
-    return find.Walk(
-        decode.suffixes,
-        inputs.exclude,
-        inputs.hidden,
-        inputs.follow,
-        inputs.archives,
-        inputs.column,
-        inputs.limits.bytes,
-        request.offline,
-    )
 
 
 def reading(request: Request, model: str) -> Options:

@@ -191,14 +191,13 @@ def _silent(message: str) -> None:
 
 def _listed(folder: str, request: Request, skipped: Any) -> tuple[list[str], list[Labelled]]:
     """The names of the classes, and their photos in order. Raises UsageError for what no classifier comes of."""
-    from hiera_cli.commands.indexing import walk_of
     from hiera_cli.inputs.labelled import ClassFolders
 
     if request.report.verbose:
         skipped.tell = lambda path, why: messages.remark(f"{path}: skipped, {why}")
     tell = messages.remarks_unless(request.report.quiet)
     try:
-        found = ClassFolders(folder, walk_of(request.inputs), messages.remark, skipped)
+        found = ClassFolders(folder, request.inputs.walk(), messages.remark, skipped)
     except InputError as error:
         raise UsageError(
             f"{folder}: {error.message}", "Name a folder that has a folder of photos for each class."

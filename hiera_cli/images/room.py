@@ -20,6 +20,10 @@ class Room:
         # Whoever waits for room has the turn: smaller pictures do not pass a large one for ever.
         self._turn = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[Room], tuple[int]]:
+        """In another process it is as much memory of its own."""
+        return Room, (self.size,)
+
     @contextmanager
     def hold(self, need: int) -> Iterator[None]:
         """Wait until there is room for `need` bytes, and keep it for the block."""

@@ -10,6 +10,7 @@ from hiera_cli.index.store import Index, Row
 from hiera_cli.inputs import find
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Source
+from hiera_cli.inputs.walk import Walk
 
 # Errors that an unchanged file keeps. The others may be gone without a change: permissions, limits, memory.
 LASTING = frozenset({"DecodeError"})
@@ -76,7 +77,7 @@ class Comparison:
     for the one who takes it in to pop. model: None if the index has nothing of it. Raises OutputError.
     """
 
-    def __init__(self, index: Index, model: int | None, roots: Sequence[Root], walk: find.Walk) -> None:
+    def __init__(self, index: Index, model: int | None, roots: Sequence[Root], walk: Walk) -> None:
         self.seen = Seen()
         self.real: dict[str, str] = {}
         self._index = index

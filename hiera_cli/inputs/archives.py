@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from hiera_cli.errors import InputError, NotFoundError
 from hiera_cli.inputs import signatures
 from hiera_cli.inputs.read import first_bytes
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Kind, Source
+from hiera_cli.inputs.walk import Walk
 from hiera_cli.result import Stamp, stamp_of
 
 if TYPE_CHECKING:
@@ -24,22 +25,6 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", "
 # Of files that are not even looked at whether they are archives: lists may name millions of them.
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
 START = 512
-
-
-class Taking(Protocol):
-    """What is taken of archives: find.Walk has it."""
-
-    @property
-    def suffixes(self) -> Callable[[], frozenset[str]]: ...
-
-    @property
-    def hidden(self) -> bool: ...
-
-    @property
-    def column(self) -> str: ...
-
-    @property
-    def member_bytes(self) -> int: ...
 
 
 Excluded = Callable[[str, str], bool]  # of a name, and of the folder that it is in
@@ -60,7 +45,7 @@ def is_archive(path: str) -> bool:
     return not is_called_a_picture(path) and bool(_kind(path))
 
 
-def sources(path: str, taking: Taking, excluded: Excluded, skipped: Skipped) -> Iterator[Source]:
+def sources(path: str, walk: Walk, excluded: Excluded, skipped: Skipped) -> Iterator[Source]:
     """The images in an archive, with their bytes, in its order; in the place of what can't be read, its error.
 
     excluded: of the names below the archive. skipped: counts what is passed over. Of members of one name only the first
@@ -69,15 +54,15 @@ def sources(path: str, taking: Taking, excluded: Excluded, skipped: Skipped) -> 
     stamp = stamp_of(path)
     seen: set[int] = set()
     try:
-        for member in _taken(path, taking, excluded, skipped):
+        for member in _taken(path, walk, excluded, skipped):
             key = hash(member.name)
-            yield _source(path, member, taking, None if key in seen else stamp)
+            yield _source(path, member, walk, None if key in seen else stamp)
             seen.add(key)
     except InputError as error:
         yield Source(path, error=error)
 
 
-def count(path: str, taking: Taking, excluded: Excluded) -> int | None:
+def count(path: str, walk: Walk, excluded: Excluded) -> int | None:
     """How many `sources` would yield; None if it takes unpacking to tell."""
     from hiera_cli.inputs import members
 
@@ -87,7 +72,7 @@ def count(path: str, taking: Taking, excluded: Excluded) -> int | None:
     try:
         if members.kind(path, start) == "parquet":
             return members.rows(path)
-        return sum(1 for _ in _taken(path, taking, excluded, Skipped()))
+        return sum(1 for _ in _taken(path, walk, excluded, Skipped()))
     except (InputError, ImportError):
         return None
 
@@ -100,29 +85,29 @@ class NamedMembers:
         self._stamp: Stamp | None = None
         self._rest: Iterator[Member] = iter(())
 
-    def source(self, path: str, taking: Taking) -> Source | None:
+    def source(self, path: str, walk: Walk) -> Source | None:
         """The member that a path names, with its bytes or its error; None if no part of the path is an archive."""
         archive, name = _split(path)
         if not name or not _kind(archive):
             return None
         try:
-            member = self._found(archive, name, taking) if self._is_open(archive) else None
+            member = self._found(archive, name, walk) if self._is_open(archive) else None
             if member is None:
                 row = name.partition("/")[0]
-                self._rest = _members(archive, taking, int(row) if row.isdecimal() and len(row) < 19 else 0)
+                self._rest = _members(archive, walk, int(row) if row.isdecimal() and len(row) < 19 else 0)
                 self._archive, self._stamp = archive, stamp_of(archive)
-                member = self._found(archive, name, taking)
+                member = self._found(archive, name, walk)
             if member is None:
                 raise NotFoundError(f"there is no {name} in {archive}")
         except InputError as error:
             self._archive = ""
             return Source(path, Kind.MEMBER, error)
-        return _source(archive, member, taking, self._stamp)
+        return _source(archive, member, walk, self._stamp)
 
     def _is_open(self, archive: str) -> bool:
         return archive == self._archive and stamp_of(archive) == self._stamp
 
-    def _found(self, archive: str, name: str, taking: Taking) -> Member | None:
+    def _found(self, archive: str, name: str, walk: Walk) -> Member | None:
         return next((member for member in self._rest if member.name == name), None)
 
 
@@ -145,7 +130,7 @@ def _kind(path: str) -> str:
     return members.kind(path, start)
 
 
-def _members(path: str, taking: Taking, row: int = 0) -> Iterator[Member]:
+def _members(path: str, walk: Walk, row: int = 0) -> Iterator[Member]:
     """row: of Parquet, from which on."""
     from hiera_cli.inputs import members
 
@@ -154,16 +139,16 @@ def _members(path: str, taking: Taking, row: int = 0) -> Iterator[Member]:
     if kind == "zip":
         return members.of_zip(path)
     if kind == "parquet":
-        return members.of_parquet(path, taking.column, row)
+        return members.of_parquet(path, walk.column, row)
     return members.of_tar(path, start)
 
 
-def _taken(path: str, taking: Taking, excluded: Excluded, skipped: Skipped) -> Iterator[Member]:
+def _taken(path: str, walk: Walk, excluded: Excluded, skipped: Skipped) -> Iterator[Member]:
     """The members that are images, as a folder walk takes them; of Parquet, in whose rows nothing else is, all."""
     is_table = _kind(path) == "parquet"
-    suffixes = taking.suffixes()
-    for member in _members(path, taking):
-        why = _why_not(member, taking, excluded, suffixes, skipped, is_table)
+    suffixes = walk.suffixes()
+    for member in _members(path, walk):
+        why = _why_not(member, walk, excluded, suffixes, skipped, is_table)
         if not why:
             yield member
         elif skipped.tell:
@@ -172,7 +157,7 @@ def _taken(path: str, taking: Taking, excluded: Excluded, skipped: Skipped) -> I
 
 def _why_not(
     member: Member,
-    taking: Taking,
+    walk: Walk,
     excluded: Excluded,
     suffixes: frozenset[str],
     skipped: Skipped,
@@ -184,7 +169,7 @@ def _why_not(
         return "excluded"
     if is_table:
         return ""
-    if not taking.hidden and any(part.startswith(".") and part not in (".", "..") for part in parts):
+    if not walk.hidden and any(part.startswith(".") and part not in (".", "..") for part in parts):
         skipped.hidden += 1
         return "hidden"
     if not member.is_file:
@@ -207,9 +192,9 @@ def _is_picture(member: Member) -> bool:
         return False
 
 
-def _source(archive: str, member: Member, taking: Taking, stamp: Stamp | None) -> Source:
+def _source(archive: str, member: Member, walk: Walk, stamp: Stamp | None) -> Source:
     path = f"{archive}/{member.name}"
     try:
-        return Source(path, Kind.MEMBER, data=member.content(taking.member_bytes), stamp=stamp)
+        return Source(path, Kind.MEMBER, data=member.content(walk.member_bytes), stamp=stamp)
     except InputError as error:
         return Source(path, Kind.MEMBER, error)

@@ -11,29 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from hiera_cli.errors import FetchError, InputError, NotFoundError, ReadError, TooLargeError
 from hiera_cli.inputs import archives, signatures
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Kind, Source
+from hiera_cli.inputs.walk import Walk
 from hiera_cli.limits import Limits
 from hiera_cli.result import Stamp
 
 MAX_WORDS = 200  # characters of a library's own words in a message
-
-
-class Taking(Protocol):
-    """What is taken of a prefix: find.Walk has it."""
-
-    @property
-    def suffixes(self) -> Callable[[], frozenset[str]]: ...
-
-    @property
-    def hidden(self) -> bool: ...
-
-    @property
-    def archives(self) -> bool: ...
 
 
 def opened(url: str) -> tuple[Any, str]:
@@ -64,7 +52,7 @@ def reason(error: BaseException) -> str:
 
 
 def sources(
-    url: str, taking: Taking, excluded: Callable[[str, str], bool], skipped: Skipped, warn: Callable[[str], None]
+    url: str, walk: Walk, excluded: Callable[[str, str], bool], skipped: Skipped, warn: Callable[[str], None]
 ) -> Iterator[Source]:
     """The object that a URL names, or the images under a prefix, in order, found folder by folder.
 
@@ -92,7 +80,7 @@ def sources(
     if not is_folder:
         return
     found = is_object
-    for source in _walk(system, url, path, taking, excluded, skipped):
+    for source in _walk(system, url, path, walk, excluded, skipped):
         found = True
         yield source
     if not found:
@@ -153,11 +141,11 @@ def _parts(name: str, below: str) -> Iterator[tuple[str, str]]:
 
 
 def _walk(
-    system: Any, url: str, path: str, taking: Taking, excluded: Callable[[str, str], bool], skipped: Skipped
+    system: Any, url: str, path: str, walk: Walk, excluded: Callable[[str, str], bool], skipped: Skipped
 ) -> Iterator[Source]:
     """url, path: of the prefix. With a stack, for prefixes may be deep."""
     base = url.rstrip("/")
-    suffixes = taking.suffixes()
+    suffixes = walk.suffixes()
     levels: list[tuple[str, Iterator[_Entry]]] = []
 
     def enter(below: str) -> Source | None:
@@ -184,7 +172,7 @@ def _walk(
         parts = list(_parts(name, below))
         if any(excluded(part, folder) for part, folder in parts):
             why = "excluded"
-        elif not taking.hidden and any(part.startswith(".") and part not in (".", "..") for part, _ in parts):
+        elif not walk.hidden and any(part.startswith(".") and part not in (".", "..") for part, _ in parts):
             skipped.hidden += 1
             why = "hidden"
         elif entry.is_folder:
@@ -193,7 +181,7 @@ def _walk(
             continue
         elif (
             suffix in suffixes
-            or (taking.archives and archives.has_suffix(name))
+            or (walk.archives and archives.has_suffix(name))
             or (suffix in ("", ".") and _is_picture(system, entry.about))
         ):
             yield _object(f"{base}/{inner}", entry.about)

@@ -15,35 +15,12 @@ from hiera_cli.inputs import archives, signatures
 from hiera_cli.inputs.read import first_bytes
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import STDIN, Kind, Source, descriptor, is_cloud, is_url
-from hiera_cli.limits import Limits
+from hiera_cli.inputs.walk import Walk
 
 RUN = 1 << 13  # names of a folder that are sorted together
 # Of the names that a listing took, a folder's is marked at its end, with a character that no name has and that sorts
 # before all others, so that the mark changes no order.
 FOLDER = "\0"
-
-
-@dataclass(frozen=True)
-class Walk:
-    """What a folder walk takes.
-
-    suffixes: of the files that are taken, lower case; of a file without one the first bytes decide. exclude: globs; one
-    without a slash is held against each name, one with a slash against the path below the folder and against the whole
-    path. hidden: take names that begin with a dot. follow: follow links. archives: take what is in archives; of one
-    that is named outright it is taken anyway. column: of Parquet, that has the images; "" for the only one.
-    member_bytes: of an image in an archive, at most. offline: prefixes of storage elsewhere are not listed.
-    whole_archives: an archive is one Source, for a worker to read its members.
-    """
-
-    suffixes: Callable[[], frozenset[str]]
-    exclude: tuple[str, ...] = ()
-    hidden: bool = False
-    follow: bool = False
-    archives: bool = False
-    column: str = ""
-    member_bytes: int = Limits.bytes
-    offline: bool = False
-    whole_archives: bool = False
 
 
 Warn = Callable[[str], None]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hiera_cli.inputs import find
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Source
+from hiera_cli.inputs.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ClassFolders:
     """
 
     folder: str
-    walk: find.Walk
+    walk: Walk
     warn: find.Warn
     skipped: Skipped
 

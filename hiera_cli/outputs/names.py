@@ -30,4 +30,5 @@ FEATURE_SUFFIXES = {
 }
 
 FEATURE_FORMATS = ("npz", "safetensors", "parquet", "json", "jsonl")
+PARTS = ("parquet", "jsonl")  # what a folder of parts is made of
 ARRAYS = ("npz", "safetensors")  # written once more at the end: files alone

@@ -14,8 +14,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,12 +28,12 @@ from hiera_cli.inputs import cloud
 from hiera_cli.inputs.source import Source, is_cloud
 from hiera_cli.outputs.formats import jsonl
 from hiera_cli.result import Records, Result
+from hiera_cli.system import parts
 from hiera_cli.system.utf8 import as_json, from_fields, name_bytes, valid
 
 MANIFEST = "_manifest.json"
 RUN = "_run.json"  # of a run that is unfinished: what it was asked
 TRIAL = ".trial"  # whether something can be written
-FORMATS = ("parquet", "jsonl")
 _PART = re.compile(r"part-(\d{3,})-\d{8,}-\d{9,}\.(?:parquet|jsonl)")
 
 
@@ -92,19 +93,8 @@ class _Folder:
             return stream.read()
 
     def write(self, name: str, data: bytes) -> None:
-        path = os.path.join(self._path, name)
-        part = os.path.join(self._path, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.part")
         with _writing(self._path):
-            try:
-                with open(part, "wb") as stream:
-                    stream.write(data)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(part, path)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(part)
-                raise
+            parts.write(Path(self._path, name), [data])
 
     def remove(self, name: str) -> None:
         with _writing(self._path), suppress(FileNotFoundError):
@@ -149,22 +139,18 @@ class _Bucket:
             return int(self._system.size(f"{self._path}/{name}"))
 
 
-class _writing:  # noqa: N801 a context manager, used as a function
+@contextmanager
+def _writing(where: str) -> Iterator[None]:
     """Within it what goes wrong is an OutputError that names the folder."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, OutputError) or not isinstance(error, Exception):
-            return
-        words = error.message if isinstance(error, InputError) else cloud.reason(error)
-        if isinstance(error, OSError) and not is_cloud(self._where):
-            words = str(error.strerror or error)
-        raise OutputError(f"cannot write {self._where}: {words}") from error
+    try:
+        yield
+    except OutputError:
+        raise
+    except InputError as error:
+        raise OutputError(f"cannot write {where}: {error.message}") from error
+    except Exception as error:  # of whichever library it is
+        reason = error.strerror if isinstance(error, OSError) and not is_cloud(where) else None
+        raise OutputError(f"cannot write {where}: {reason or cloud.reason(error)}") from error
 
 
 def _store(where: str) -> _Store:

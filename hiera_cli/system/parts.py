@@ -30,6 +30,7 @@ def write(path: Path, content: Iterable[bytes], *, replace: bool = True) -> None
             for each in content:
                 stream.write(each)
             stream.flush()
+            os.fsync(stream.fileno())
             if sys.platform == "win32":
                 stream.close()
             _named(part, path, replace=replace)  # while it is locked
