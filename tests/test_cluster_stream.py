@@ -190,6 +190,31 @@ def test_stop_yields_what_is_known_across_the_gaps_and_asks_the_workers_to_end()
     assert workers.closed
 
 
+def test_a_block_is_some_batches_of_the_engine() -> None:
+    sizes: list[int] = []
+
+    def measured(block: Block) -> Reply:
+        sizes.append(len(block.sources))
+        return echo(block)
+
+    loaded = threading.Event()
+
+    def names() -> Iterator[str]:
+        yield "first.jpg"
+        assert loaded.wait(10)
+        yield from (f"{number}.jpg" for number in range(1000))
+
+    def load_for_a_gpu() -> ClusterModel:
+        loaded.set()
+        return replace(load(), engine=_Engine("bf16", 250, "cuda:0"))
+
+    sources = (Source(name) for name in names())
+    workers = Threads(lambda: measured)
+    stream = ClusterStream[Any](sources, load_for_a_gpu, workers, Skipped(), pytest.fail, lambda before: None)
+    assert len(list(stream)) == 1001
+    assert max(sizes) == 500
+
+
 def test_what_a_worker_had_that_died_is_done_again() -> None:
     died = threading.Lock()
 

@@ -22,10 +22,12 @@ from hiera_cli.result import Result
 R = TypeVar("R", bound=Result)
 
 # Inputs of a block, and of a part: small at first, so that all workers have some and end at about the same time, and
-# larger as the run goes on: a block costs this machine a millisecond.
+# larger as the run goes on: a block costs this machine a millisecond. A GPU, which would idle between small ones, gets
+# some batches at once from the start.
 LEAST_BLOCK, MOST_BLOCK = 32, 128
 LEAST_PART, MOST_PART = 64, 4096
 BLOCK_GROWTH, PART_GROWTH = 512, 32
+BATCHES = 2  # of a block, at least
 PART_BYTES = 64 << 20  # of Results
 GATHER = 0.2  # seconds that inputs wait for more, to make a whole block
 TICK = 0.5  # seconds
@@ -74,11 +76,14 @@ class ClusterStream(Generic[R]):
         self._latest = monotonic()  # when an input was found
 
     def _block_size(self, so_far: int) -> int:
-        return max(LEAST_BLOCK, min(MOST_BLOCK, so_far // BLOCK_GROWTH))
+        return max(LEAST_BLOCK, self._batches(), min(MOST_BLOCK, so_far // BLOCK_GROWTH))
 
     def _part_size(self, so_far: int) -> int:
         most = max(LEAST_PART, min(MOST_PART, PART_BYTES // self._result_bytes))
-        return max(LEAST_PART, min(most, so_far // PART_GROWTH))
+        return max(LEAST_PART, self._batches(), min(most, so_far // PART_GROWTH))
+
+    def _batches(self) -> int:
+        return BATCHES * self._model.engine.batch_size if self._model is not None else 0
 
     def stop(self) -> None:
         """End the iteration soon, from a signal handler or another thread."""
