@@ -190,6 +190,24 @@ def test_stop_yields_what_is_known_across_the_gaps_and_asks_the_workers_to_end()
     assert workers.closed
 
 
+def test_a_fault_that_comes_together_with_answers_loses_none_of_them() -> None:
+    class AtOnce(Threads):
+        def give(self, slot: Any, block: Block) -> None:
+            future: Future[Reply] = Future()
+            if block.unit == 0:
+                future.set_exception(HieraError("cannot write out/"))
+            else:
+                future.set_result(echo(block))
+            self.events.put((slot, block, future))
+
+    names = [f"{number}.jpg" for number in range(4 * cluster_stream.LEAST_BLOCK)]
+    got = []
+    with pytest.raises(HieraError, match=r"^cannot write out/$"):
+        for result in answers(AtOnce(lambda: echo), names):
+            got.append(result.path)
+    assert got == names[cluster_stream.LEAST_BLOCK :]
+
+
 def test_a_block_is_some_batches_of_the_engine() -> None:
     sizes: list[int] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class ClusterStream(Generic[R]):
         self._window = threading.Semaphore(most)
         self._ledger = Ledger(self._part_size if job.parts else self._block_size, most, ordered=job.parts is None)
         self._answer: Result | None = None  # of all that are in a part
+        self._taken: deque[Any] = deque()  # events, in the order in which they came
         self._latest = monotonic()  # when an input was found
 
     def _block_size(self, so_far: int) -> int:
@@ -130,7 +132,9 @@ class ClusterStream(Generic[R]):
     def _answered(self) -> Iterator[R]:
         end: _Found | None = None
         while not self._stopped and (end is None or not self._ledger.is_done):
-            for event in self._next_events():
+            self._wait_for_events()
+            while self._taken:
+                event = self._taken.popleft()
                 if not isinstance(event, _Found):
                     self._settle(*event)
                 elif event.source is not None:
@@ -154,33 +158,31 @@ class ClusterStream(Generic[R]):
         if end is not None and end.error is not None:
             raise end.error
 
-    def _next_events(self) -> list[Any]:
-        """Wait for something to happen; what else has by then comes with it."""
-        events = self._events_so_far()
-        if events:
-            return events
+    def _wait_for_events(self) -> None:
+        """Wait for something to happen; what else has by then is taken with it."""
+        self._take_events()
+        if self._taken:
+            return
         is_waiting = self._ledger.has_gathered and any(
             self._ledger.under_way(slot) < AT_ONCE for slot in self._workers.ready
         )
         if is_waiting and self._workers.job.parts is None and monotonic() - self._latest >= GATHER:
             self._ledger.close_block()  # inputs that come one by one are not to wait for each other
-            return []
-        try:
-            first = self._workers.events.get(timeout=GATHER if is_waiting else TICK)
-        except Empty:
-            return []
-        return [*filter(None, [first]), *self._events_so_far()]
-
-    def _events_so_far(self) -> list[Any]:
-        events: list[Any] = []
+            return
         with suppress(Empty):
-            while len(events) < MOST_EVENTS:
+            event = self._workers.events.get(timeout=GATHER if is_waiting else TICK)
+            if event is not None:
+                self._taken.append(event)
+        self._take_events()
+
+    def _take_events(self) -> None:
+        with suppress(Empty):
+            while len(self._taken) < MOST_EVENTS:
                 event = self._workers.events.get_nowait()
                 if event is not None:
-                    events.append(event)
-        if any(isinstance(event, _Found) for event in events):
+                    self._taken.append(event)
+        if any(isinstance(event, _Found) for event in self._taken):
             self._latest = monotonic()
-        return events
 
     def _hand_out(self) -> None:
         """The next block to whoever has the fewest, until all have enough."""
@@ -224,7 +226,7 @@ class ClusterStream(Generic[R]):
         """Wait for what is under way; what a worker loses now is not done again."""
         self._workers.finish()
         while any(self._ledger.under_way(slot) for slot in self._workers.ready):
-            event = self._workers.events.get()
+            event = self._taken.popleft() if self._taken else self._workers.events.get()
             if event is None or isinstance(event, _Found):
                 continue
             with suppress(HieraError):  # the first error is the one that is raised
