@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLES, Call
 
-from hiera_cli.cluster.connection import _answering, _refused, check_address, connect
+from hiera_cli.cluster.connection import Connection, _answering, _refused, check_address, connect
 from hiera_cli.errors import HieraError, UsageError
 
 find_spec = importlib.util.find_spec
@@ -77,13 +77,13 @@ def test_where_nobody_answers_that_is_said_at_once_and_nothing_is_left_behind(ca
     assert (done.status, done.out) == (2, "")
     assert done.err == (
         f"hiera: error: no Ray cluster answers at {closed_port}: Connection refused\n"
-        "  `ray start --head` starts one; --ray local does that for a single run.\n"
+        "  Is that the address of its head? --ray local starts a cluster for a single run.\n"
     )
     done = call(*arguments, "auto")
     assert (done.status, done.out) == (2, "")
     assert done.err == (
         "hiera: error: there is no Ray cluster on this machine to join\n"
-        "  `ray start --head` starts one; --ray local does that for a single run.\n"
+        "  The README says how to start one; --ray local does that for a single run.\n"
     )
     assert not Path("out").exists()
 
@@ -107,12 +107,48 @@ def test_a_cluster_that_is_gone_is_told_by_its_address(tmp_path: Path, closed_po
         connect("auto")
 
 
-@pytest.mark.parametrize("named", ["head", "ray://x", ""])
+@pytest.mark.usefixtures("ray_is_installed")
+@pytest.mark.parametrize("named", ["head", "ray://head:10001", "http://head:8265", "head:x", "auto", "local"])
 def test_an_environment_that_names_none_is_told_of(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", named)
-    with pytest.raises(HieraError, match=r"^(no Ray cluster answers at|there is no Ray cluster)") as told:
+    with pytest.raises(UsageError) as refused:
+        check_address("auto")
+    assert (refused.value.message, refused.value.hint) == (
+        f"RAY_ADDRESS is {named!r}, which is no address of a cluster's head",
+        "One is HOST:PORT, such as head:6379.",
+    )
+    check_address("local")
+    check_address("head:6379")
+
+
+def test_an_empty_environment_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    with pytest.raises(HieraError, match=r"^there is no Ray cluster on this machine to join$"):
         _answering("auto")
-    assert told.value.remedy == "start a cluster"
+
+
+def test_without_a_token_none_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        where = f"127.0.0.1:{head.getsockname()[1]}"
+        with pytest.raises(HieraError, match=rf"^there is no token on this machine for the cluster at {where}$"):
+            connect(where)
+
+
+def test_a_cluster_goes_with_its_head_or_with_ray_on_this_machine(closed_port: str) -> None:
+    gone = ("127.0.0.1", int(closed_port.partition(":")[2]))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there: tuple[str, int] = server.getsockname()
+        Connection(None, f"{there[0]}:{there[1]}", there).check()
+        Connection(None, "", there).check()
+        told = f"the head of the cluster has gone: no Ray cluster answers at {closed_port}: Connection refused"
+        with pytest.raises(HieraError, match=f"^{told}$"):
+            Connection(None, closed_port, there).check()
+        with pytest.raises(HieraError, match=r"^Ray on this machine has gone, by which it was in the cluster$"):
+            Connection(None, "", gone).check()
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,8 @@ def test_a_damaged_part_is_told_of_by_its_name(format: str) -> None:
 def test_a_damaged_description_of_a_run_is_told_of(content: str) -> None:
     run([result("a")], complete=False)
     (OUT / "_run.json").write_text(content)
-    assert refusal(resume=True).message == "cannot go on with out: _run.json is damaged"
+    refused = refusal(resume=True)
+    assert (refused.message, refused.remedy) == ("cannot go on with out: _run.json is damaged", "another folder")
 
 
 def test_parts_without_what_tells_how_they_were_made_are_not_gone_on_with() -> None:
@@ -391,3 +392,37 @@ def test_what_is_done_is_known_by_its_bytes() -> None:
     assert len(done) == 2
     assert ["a" in done, "b" in done, "c" in done] == [True, True, False]
     assert "a" not in Done()
+
+
+def test_a_file_is_no_folder() -> None:
+    OUT.write_text("text")
+    for how in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(OutputError, match=r"^cannot write parts into out/: it is a file$"):
+            PartsFolder("out/", "jsonl", records(), **how)
+    assert OUT.read_text() == "text"
+
+
+def test_what_killed_processes_have_left_is_nothing_else_and_goes() -> None:
+    OUT.mkdir()
+    left = ["_run.json.12.0123abcd.part", "part-001-00000000-000000000.jsonl.12.0123abcd.part"]
+    (OUT / left[0]).touch()
+    with_run = opened()
+    with_run.check("fp32", DIGEST)
+    write(with_run, 0, [result("a.jpg")])
+    with_run.close(complete=False)
+    (OUT / left[1]).touch()
+    run([result("b.jpg")], resume=True)
+    assert names() == [
+        "_manifest.json",
+        "part-001-00000000-000000000.jsonl",
+        "part-002-00000000-000000000.jsonl",
+    ]
+
+
+def test_precision_is_held_against_that_of_the_parts() -> None:
+    run([result("a.jpg")])
+    folder = opened(resume=True)
+    folder.check_precision("fp32")
+    with pytest.raises(OutputError, match=r"^cannot go on with out: its precision is fp32, that of this run bf16$"):
+        folder.check_precision("bf16")
+    folder.close(complete=False)

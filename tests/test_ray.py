@@ -18,6 +18,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]  # one clust
 COUNT = 400  # of pictures: twelve blocks and some
 GATES = range(200, COUNT, 32)  # those that are not read while the gate is closed
 BUCKET = "http://127.0.0.1:5555"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 HOST = platform.node()
 DEMO = "hiera: the demo model knows the sample images and nothing else; `-m tiny` is a real one"
 ONE = "hiera: demo on cpu (1 thread), fp32, on 1 node of a Ray cluster"
@@ -49,13 +51,7 @@ def _possible() -> None:
 def one_node(_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of one node, until `cluster` is asked for."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    cluster.environment |= {
-        "AWS_ENDPOINT_URL": BUCKET,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
+    cluster.environment |= {"AWS_ENDPOINT_URL": BUCKET, "AWS_EC2_METADATA_DISABLED": "true", **CREDENTIALS}
     make_pictures(cluster.folder)
     cluster.start_head()
     yield cluster
@@ -373,14 +369,17 @@ def test_what_the_cluster_has_not_is_told(cluster: Cluster) -> None:
     assert done == Ended(
         2,
         "",
-        "hiera: error: no node of the cluster has a GPU for cuda\n  `ray status` shows what it has.\n",
+        "hiera: error: no node of the cluster has a GPU for cuda\n"
+        "  What its nodes were started with: nodes 2, cores 2, GPUs 0.\n",
     )
 
 
 # ---- storage elsewhere
 
 
-def test_pictures_and_parts_in_a_bucket(cluster: Cluster) -> None:
+@contextmanager
+def bucket(cluster: Cluster, pictures: str) -> Iterator[None]:
+    """A server of buckets, with a folder of the cluster's in one called box."""
     pytest.importorskip("s3fs")
     pytest.importorskip("moto.server")
     # What it says of each request would fill a pipe that nobody reads.
@@ -391,16 +390,23 @@ def test_pictures_and_parts_in_a_bucket(cluster: Cluster) -> None:
         "for _ in range(200):\n"
         "    try: s3fs.S3FileSystem(skip_instance_cache=True).mkdir('box'); break\n"
         "    except Exception: time.sleep(0.1)\n"
-        "s3fs.S3FileSystem(skip_instance_cache=True).put('many', 'box/many', recursive=True)"
+        f"s3fs.S3FileSystem(skip_instance_cache=True).put('{pictures}', 'box/{pictures}', recursive=True)"
     )
+    try:
+        filled = cluster.run(sys.executable, "-c", fill)
+        assert filled.status == 0, filled.err
+        yield
+    finally:
+        kill(server)
+
+
+def test_pictures_and_parts_in_a_bucket(cluster: Cluster) -> None:
     look = (
         "import s3fs; s = s3fs.S3FileSystem()\n"
         "for name in sorted(s.glob('box/out/part-*.jsonl')): print(s.cat(name).decode(), end='')\n"
         "import sys; print(*sorted(s.ls('box/out')), file=sys.stderr)"
     )
-    try:
-        filled = cluster.run(sys.executable, "-c", fill)
-        assert filled.status == 0, filled.err
+    with bucket(cluster, "many"):
         options = (*JSONL, "-o", "s3://box/out/", "--ray", "auto")
         done = cluster.hiera("classify", "s3://box/many", "s3://box/gone.jpg", *options)
         assert (done.status, done.out) == (1, "")
@@ -419,8 +425,37 @@ def test_pictures_and_parts_in_a_bucket(cluster: Cluster) -> None:
             [*((name, "ok") for name in names), ("s3://box/many/x.jpg", "ok"), ("s3://box/gone.jpg", "error")]
         )
         assert "box/out/_manifest.json" in found.err
-    finally:
-        kill(server)
+
+
+@pytest.mark.parametrize("inputs", ["prefix", "list", "parts"])
+def test_a_node_without_credentials_is_left_out(own: Cluster, inputs: str) -> None:
+    for number in range(40):
+        shutil.copy(SAMPLES / "cat.jpg", own.folder / "seen" / f"{number:02}.jpg")
+    own.environment |= {"AWS_ENDPOINT_URL": BUCKET, "AWS_EC2_METADATA_DISABLED": "true"}
+    own.start_head(cores=0)
+    own.start_node()
+    own.environment |= CREDENTIALS
+    own.start_node("127.0.0.3")
+    with bucket(own, "seen"):
+        names = [f"s3://box/{path.relative_to(own.folder)}" for path in sorted(own.folder.glob("seen/*"))]
+        (own.folder / "list").write_text("".join(f"{name}\n" for name in names))
+        given = {
+            "prefix": ["s3://box/seen"],
+            "list": ["--files-from", "list"],
+            "parts": ["seen", "-o", "s3://box/out/"],
+        }
+        done = own.hiera("classify", *given[inputs], *JSONL, "--ray", "auto")
+        assert done.status == 0
+        if inputs != "parts":
+            assert [json.loads(line)["path"] for line in done.out.splitlines()] == names
+        why = {
+            "prefix": "it does not see s3://box/seen, which this machine does (no credentials were found for it)",
+            "list": r"it does not see s3://box/seen/\S+, which this machine does",
+            "parts": "it does not see s3://box/out/, into which parts are to go (no credentials were found for it)",
+        }[inputs]
+        pattern = re.escape(why) if inputs != "list" else why
+        assert re.search(rf"^hiera: a node is left out \({HOST}, 127.0.0.2\): {pattern}$", done.err, re.MULTILINE)
+        assert told(done.err)[-1].startswith(f"hiera: {len(names)} labelled, T")
 
 
 # ---- a cluster that starts with the run, and ends with it
@@ -480,7 +515,7 @@ def test_nodes_that_lack_something_are_left_out_and_told_of(own: Cluster) -> Non
     done = own.hiera(*classify)
     assert (done.status, done.out) == (0, "seen/cat.jpg\t0.9921\ttabby, tabby cat\n")
     assert set(done.err.splitlines()) >= {
-        f"hiera: a node is left out ({HOST}, {address}): the node {HOST} {why}"
+        f"hiera: a node is left out ({HOST}, {address}): it {why}"
         for address, why in (
             ("127.0.0.3", f"has version 0.0.7 of this program, this machine {__version__}"),
             ("127.0.0.4", "does not see seen/cat.jpg, which this machine does"),
@@ -502,11 +537,13 @@ def test_a_cluster_with_a_token_and_a_head_that_goes(own: Cluster) -> None:
     with_another = own.start_hiera(*classify, env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": other})
     with_none = own.start_hiera(*classify)
     done = ended(with_another)
-    assert done == Ended(2, "", f"hiera: error: the cluster at {HEAD}:{PORT} does not take this token\n  {way_on}\n")
+    waits = f"hiera: waiting for the cluster ({HEAD}:{PORT}) to let this machine in\n"
+    not_this = f"hiera: error: the cluster at {HEAD}:{PORT} does not take this token\n  {way_on}\n"
+    assert done == Ended(2, "", waits + not_this)
     done = ended(with_none)
     refused = f"{HEAD}:{PORT} does not let this machine in: Failed to connect to Ray cluster at {HEAD}:{PORT}"
     asked = "Is it the head of a Ray cluster? If it is, and has a token:"
-    assert done == Ended(2, "", f"hiera: error: {refused}\n  {asked} {way_on}\n")
+    assert done == Ended(2, "", f"{waits}hiera: error: {refused}\n  {asked} {way_on}\n")
 
     shutil.copy(SAMPLES / "cat.jpg", own.folder / "seen" / "gate.jpg")
     own.close_gate()
@@ -519,5 +556,42 @@ def test_a_cluster_with_a_token_and_a_head_that_goes(own: Cluster) -> None:
     assert done.status == 2
     assert done.err.splitlines()[-2:] == [
         f"hiera: error: the head of the cluster has gone: no Ray cluster answers at {HEAD}:{PORT}: Connection refused",
+        "  What was done is kept. Of jsonl, and of a folder of parts, --resume goes on from there.",
+    ]
+
+
+def test_a_run_that_waits_for_a_core_is_told_that_the_head_has_gone(own: Cluster) -> None:
+    own.start_head(cores=0)
+    own.start_node()
+    shutil.copy(SAMPLES / "cat.jpg", own.folder / "seen" / "gate.jpg")
+    own.close_gate()
+    running = own.start_hiera("classify", "seen", *JSONL, "--ray", "auto")
+    own.wait_at_gate(running, own.raylet_of("127.0.0.2"))
+    waiting = own.start_hiera("classify", "seen", *JSONL, "--ray", "auto")
+    assert waiting.stderr
+    assert waiting.stderr.readline() == b"hiera: no core of the cluster is free: waiting for one\n"
+    own.kill("/gcs_server ")
+    began = time.monotonic()
+    for process in (waiting, running):
+        done = ended(process)
+        assert done.status == 2
+        assert f"hiera: error: the head of the cluster has gone: no Ray cluster answers at {HEAD}:{PORT}" in done.err
+    assert time.monotonic() - began < 30
+
+
+def test_without_ray_on_this_machine_a_run_ends(own: Cluster) -> None:
+    own.start_head(cores=0)
+    own.start_node()
+    shutil.copy(SAMPLES / "cat.jpg", own.folder / "seen" / "gate.jpg")
+    own.close_gate()
+    running = own.start_hiera("classify", "seen", *JSONL, "--ray", "auto")
+    own.wait_at_gate(running, own.raylet_of("127.0.0.2"))
+    own.kill(f"--node_ip_address={HEAD} ")
+    began = time.monotonic()
+    done = ended(running)
+    assert time.monotonic() - began < 30
+    assert done.status == 2
+    assert done.err.splitlines()[-2:] == [
+        "hiera: error: Ray on this machine has gone, by which it was in the cluster",
         "  What was done is kept. Of jsonl, and of a folder of parts, --resume goes on from there.",
     ]

@@ -31,6 +31,11 @@ def check_address(address: str) -> None:
 
     if find_spec("ray") is None:
         raise UsageError("a cluster needs Ray, which is not installed", "pip install 'hiera-cli[ray]'")
+    named = os.environ.get("RAY_ADDRESS", "")
+    if address == AUTO and named and not _is_host_and_port(named):
+        raise UsageError(
+            f"RAY_ADDRESS is {named!r}, which is no address of a cluster's head", "One is HOST:PORT, such as head:6379."
+        )
     if address in (LOCAL, AUTO):
         return
     if "://" in address:
@@ -38,24 +43,40 @@ def check_address(address: str) -> None:
             f"the cluster is joined from a machine that is a node of it, not by {address}",
             remedy="name the head",
         )
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+    if not _is_host_and_port(address):
         raise UsageError(
             f"{address!r} is no address of a cluster", "One is local, auto, or HOST:PORT, such as head:6379."
         )
 
 
+def _is_host_and_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return bool(host) and "://" not in address and port.isdecimal() and 0 < int(port) < 1 << 16
+
+
 @dataclass(frozen=True)
 class Connection:
-    """ray: the module. where: HOST:PORT of the cluster's head; "" of one that was started here."""
+    """ray: the module. where: HOST:PORT of the cluster's head; "" of one that was started here.
+
+    node: host and port of Ray's process on this machine, by which it is in the cluster.
+    """
 
     ray: Any
     where: str
+    node: tuple[str, int]
 
-    def check_head(self) -> None:
-        """Raise HieraError if the head does not answer. Ray waits a minute for it, and ends the program then."""
+    def check(self) -> None:
+        """Raise HieraError if the head, or Ray on this machine, does not answer.
+
+        Ray itself waits a minute for its head, and ends the program then without a word; for the other it waits ever.
+        """
         if self.where:
-            _answering(self.where)
+            try:
+                _answering(self.where)
+            except HieraError as error:
+                raise HieraError(f"the head of the cluster has gone: {error.message}") from error
+        if not answers(*self.node, CONNECT):
+            raise HieraError("Ray on this machine has gone, by which it was in the cluster")
 
     def close(self) -> None:
         """Leave the cluster. One that was started here ends with that."""
@@ -84,6 +105,8 @@ def connect(address: str, runtime_env: dict[str, Any] | None = None) -> Connecti
         if "RAY_AUTH_MODE" not in os.environ and _has_token():  # as `ray start` does it
             os.environ["RAY_AUTH_MODE"] = "token"
         if os.environ.get("RAY_AUTH_MODE") == "token":
+            if not _has_token():
+                raise HieraError(f"there is no token on this machine for the cluster at {where}", _TOKEN)
             _try_token(where)
     set_apart_from_libraries()  # Ray's core tells of its own there; its logs have all of it
     import ray
@@ -95,7 +118,13 @@ def connect(address: str, runtime_env: dict[str, Any] | None = None) -> Connecti
         _on_a_lasting_thread(lambda: ray.init(address=where, **options))
     except Exception as error:  # of whichever part of it
         raise _refused(where, error, ray.__version__) from error
-    return Connection(ray, "" if address == LOCAL else where)
+    return Connection(ray, "" if address == LOCAL else where, _own_node(ray))
+
+
+def _own_node(ray: Any) -> tuple[str, int]:
+    mine = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == mine)
+    return node["NodeManagerAddress"], node["NodeManagerPort"]
 
 
 def _try_token(where: str) -> None:
@@ -151,7 +180,7 @@ def _answering(address: str) -> str:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise HieraError(f"no Ray cluster answers at {where}: {reason}", remedy="start a cluster") from error
+        raise HieraError(f"no Ray cluster answers at {where}: {reason}", remedy="the head's address") from error
     return where
 
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from hiera_cli.cluster.ledger import AT_ONCE, Ledger, Reply
 from hiera_cli.cluster.workers import ClusterModel, Workers
 from hiera_cli.errors import HieraError, NotFoundError
+from hiera_cli.inputs import cloud
 from hiera_cli.inputs.skipped import Skipped
 from hiera_cli.inputs.source import Source
 from hiera_cli.pipeline.stream import WINDOW, window
@@ -74,6 +75,7 @@ class ClusterStream(Generic[R]):
         self._window = threading.Semaphore(most)
         self._ledger = Ledger(self._part_size if job.parts else self._block_size, most, ordered=job.parts is None)
         self._answer: Result | None = None  # of all that are in a part
+        self._credentials: dict[str, bool] = {}  # by bucket
         self._taken: deque[Any] = deque()  # events, in the order in which they came
         self._latest = monotonic()  # when an input was found
 
@@ -203,7 +205,7 @@ class ClusterStream(Generic[R]):
             reply = future.result()
             if unseen := self._unseen(slot, reply):
                 self._ledger.lost(slot)
-                self._workers.leave_out(slot, f"it does not see {unseen}, which this machine does")
+                self._workers.leave_out(slot, f"does not see {unseen}, which this machine does")
             else:
                 self._ledger.answered(slot, block, reply)
             return
@@ -215,12 +217,26 @@ class ClusterStream(Generic[R]):
         self._ledger.lost(slot)
 
     def _unseen(self, slot: Any, reply: Reply) -> str:
-        """A file that the node of a worker lacks, though it is there; "" without one."""
+        """A file that the node of a worker lacks, though it is there, or an object for which it has no credentials.
+
+        "" without one.
+        """
         for result in reply.results:
-            missing = result.error is not None and result.error.type == NotFoundError.__name__
+            if result.error is None:
+                continue
+            if result.error.message == cloud.NO_CREDENTIALS and self._has_credentials(result.path):
+                return result.path
+            missing = result.error.type == NotFoundError.__name__
             if missing and os.path.lexists(result.path):  # it may have come into being only now
                 return "" if self._workers.sees(slot, result.path) else result.path
         return ""
+
+    def _has_credentials(self, url: str) -> bool:
+        """Whether this machine has them. Of a bucket that is asked once."""
+        bucket = url.split("/")[2]
+        if bucket not in self._credentials:
+            self._credentials[bucket] = cloud.unseen(url) != cloud.NO_CREDENTIALS
+        return self._credentials[bucket]
 
     def _drain(self) -> None:
         """Wait for what is under way; what a worker loses now is not done again."""

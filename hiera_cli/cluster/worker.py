@@ -20,9 +20,9 @@ from hiera_cli.cluster.ledger import Block, Reply
 from hiera_cli.engines.machine import this_machine
 from hiera_cli.engines.placement import choose
 from hiera_cli.errors import CrashError, HieraError
-from hiera_cli.inputs import find
+from hiera_cli.inputs import cloud, find
 from hiera_cli.inputs.skipped import Skipped
-from hiera_cli.inputs.source import Source
+from hiera_cli.inputs.source import Source, is_cloud
 from hiera_cli.inputs.walk import Walk
 from hiera_cli.outputs.parts import Parts
 from hiera_cli.pipeline.options import Options
@@ -32,6 +32,10 @@ from hiera_cli.result import Result
 from hiera_cli.system.cores import take_cores
 from hiera_cli.tasks.task import Task
 
+NOT_SEEN = (
+    "Inputs and models have to lie where all nodes see them under the same path, or in a bucket for which all have the "
+    "credentials."
+)
 READ_AHEAD = 64  # inputs given to the pipeline that it has not taken yet: members come with their bytes
 
 
@@ -39,8 +43,8 @@ READ_AHEAD = 64  # inputs given to the pipeline that it has not taken yet: membe
 class Job:
     """What a run asks of each worker. options: how inputs are read. walk: what is taken of archives.
 
-    folder: in which relative paths are. visible: inputs that a node has to see. verbose: tell of what is passed over in
-    archives. parts: where workers write; None for replies alone.
+    folder: in which relative paths are. visible: paths and URLs that a node has to see. verbose: tell of what is passed
+    over in archives. parts: where workers write; None for replies alone.
     """
 
     task: Task[Any, Any]
@@ -87,6 +91,13 @@ class Loaded:
     labels: tuple[Label, ...]
 
 
+def unseen(path: str) -> str | None:
+    """Why a path or URL is not seen from here, as the end of a sentence; None if it is."""
+    if is_cloud(path):
+        return f" ({why})" if (why := cloud.unseen(path)) else None
+    return None if os.path.lexists(path) else ""
+
+
 class Worker:
     """An actor. cores: how many it may use. Every method raises HieraError for what is wrong with its node."""
 
@@ -102,15 +113,14 @@ class Worker:
         with suppress(OSError):
             os.chdir(self._job.folder)
         for path in self._job.visible:
-            if not os.path.lexists(os.path.join(self._job.folder, path)):
-                raise HieraError(
-                    f"the node {host} does not see {path}, which this machine does",
-                    "Inputs have to lie where all nodes see them under the same path, or in a bucket.",
-                )
-        if self._job.parts is not None and not self._job.parts.is_seen():
+            why = unseen(path if is_cloud(path) else os.path.join(self._job.folder, path))
+            if why is not None:
+                raise HieraError(f"the node {host} does not see {path}, which this machine does{why}", NOT_SEEN)
+        if self._job.parts is not None and (why := self._job.parts.unseen()) is not None:
             raise HieraError(
-                f"the node {host} does not see {self._job.parts.folder}, into which parts are to go",
-                "It has to lie where all nodes see it under the same path, or in a bucket.",
+                f"the node {host} does not see {self._job.parts.folder}, into which parts are to go{why}",
+                "It has to lie where all nodes see it under the same path, or in a bucket for which all have the "
+                "credentials.",
             )
         placement = choose(model.engine, model.device, model.precision, this_machine(model.engine, model.device))
         return Node(host, __version__, placement.precision)

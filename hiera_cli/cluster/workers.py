@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -15,16 +17,16 @@ from hiera_cli import __version__
 from hiera_cli.checkpoints.labels import Label
 from hiera_cli.cluster.connection import Connection, answers, connect
 from hiera_cli.cluster.ledger import AT_ONCE, Block
-from hiera_cli.cluster.worker import Job, Loaded, ModelJob, Node, Worker
+from hiera_cli.cluster.worker import NOT_SEEN, Job, Loaded, ModelJob, Node, Worker
 from hiera_cli.errors import HieraError
 
 MOMENT, SOON = 3.0, 0.2  # seconds, while no core is free
 LOOK_EVERY = 2.0  # seconds: for nodes that have joined
 PATIENCE = 15.0  # seconds: how long a node is waited for that others are ready before
-HEAD_GONE = 8.0  # seconds without an answer of the cluster's head
+GONE = 8.0  # seconds without an answer of the cluster
+JOINING = 10.0  # seconds until it is told that the cluster has not let this machine in yet
 NODE_ANSWERS = 2.0  # seconds that a node has for that
 ASKED = 10.0  # seconds that a worker has for a short answer
-_SHARED = "Inputs have to lie where all nodes see them under the same path, or in a bucket."
 FAILURES = 3  # of workers on one node that did not get as far as their model: then it is left out
 
 
@@ -111,7 +113,7 @@ class Workers:
         self._first_error: HieraError | None = None
         self._looked = self._began = 0.0
         self._is_deserted = False
-        self._answered = monotonic()  # when the head did
+        self._answered = monotonic()  # when the cluster did
 
     # ---- starting
 
@@ -134,7 +136,8 @@ class Workers:
         del progress  # of downloads: they go on elsewhere
         self._model = ModelJob(model, engine, device, precision, batch_size, labels, offline)
         package = Path(hiera_cli.__file__).parent
-        self._connection = connect(self._address, {"py_modules": [str(package)]} if self._ship else None)
+        with self._telling(JOINING, f"waiting for the cluster ({self._address}) to let this machine in"):
+            self._connection = connect(self._address, {"py_modules": [str(package)]} if self._ship else None)
         self._ray = self._connection.ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -143,8 +146,8 @@ class Workers:
         self._began = monotonic()
         self._look_for_nodes()
         if not self._slots:
-            what = f"GPU for {device}" if device.startswith("cuda") else "free core"
-            raise HieraError(f"no node of the cluster has a {what}", "`ray status` shows what it has.")
+            what = f"GPU for {device}" if device.startswith("cuda") else "core for work"
+            raise HieraError(f"no node of the cluster has a {what}", self._what_there_is())
         self._wait_for_a_core()
         while not self.ready:
             self._settle(wait=True)
@@ -152,6 +155,22 @@ class Workers:
             if all(slot.left_out for slot in self._slots.values()):
                 raise self._first_error or HieraError("no node of the cluster can do the work")
         return self._described()
+
+    @contextmanager
+    def _telling(self, seconds: float, line: str) -> Iterator[None]:
+        """Say a line if something takes longer."""
+        timer = threading.Timer(seconds, lambda: self.say(line))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _what_there_is(self) -> str:
+        nodes = self._nodes().values()
+        cores, gpus = (sum(int(node["Resources"].get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU"))
+        return f"What its nodes were started with: nodes {len(nodes)}, cores {cores}, GPUs {gpus}."
 
     def _wait_for_a_core(self) -> None:
         """Of a run that has just ended it takes a moment until it is free; of others it may take long."""
@@ -182,6 +201,8 @@ class Workers:
         """Start a worker wherever there is a place for one and none."""
         self._looked = monotonic()
         assert self._model is not None
+        if not self._cluster_answers():
+            return
         nodes = self._nodes()
         for key in [key for key, slot in self._slots.items() if slot.node not in nodes and slot not in self.ready]:
             del self._slots[key]
@@ -294,13 +315,15 @@ class Workers:
         slot.asked_to_load = False
         if is_death and slot.failures < FAILURES:
             return
-        if is_death and slot.node not in self._nodes():
+        if is_death and self._cluster_answers() and slot.node not in self._nodes():
             del self._slots[slot.node, slot.place]
             return
         slot.left_out = True
         self._first_error = self._first_error or error
         if any(not each.left_out for each in self._slots.values()):
-            self.say(f"a node is left out ({slot.where}): {error.message}")
+            words = error.message.removeprefix(f"the node {slot.host} ")
+            words = words if words == error.message else f"it {words}"
+            self.say(f"a node is left out ({slot.where}): {words}")
 
     def _in_words(self, slot: _Slot, error: BaseException) -> HieraError:
         cause = getattr(error, "cause", None)
@@ -326,27 +349,25 @@ class Workers:
         while not self._starting.empty():
             self._settle(wait=False)
         if monotonic() - self._looked > LOOK_EVERY:
-            self._looked = monotonic()
-            if self._head_answers():
-                self._look_for_nodes()
-                self._decide()
+            self._look_for_nodes()
+            self._decide()
         was, self._is_deserted = self._is_deserted, all(slot.left_out for slot in self._slots.values())
         if self._is_deserted and not was and self._digest:  # that is, once there was one
             self.say("no machine of the cluster is left: waiting for one to join")
 
-    def _head_answers(self) -> bool:
+    def _cluster_answers(self) -> bool:
         """Whether it does. Raises HieraError if it has not for some time: whoever asks it something waits long."""
         assert self._connection is not None
         try:
-            self._connection.check_head()
+            self._connection.check()
             self._answered = monotonic()
         except HieraError as error:
-            if monotonic() - self._answered < HEAD_GONE:
+            if monotonic() - self._answered < GONE:
                 return False
             self._connection.drop()
             self._connection = None
             self.ready = []
-            raise HieraError(f"the head of the cluster has gone: {error.message}", remedy="go on") from error
+            raise HieraError(error.message, remedy="go on") from error
         return True
 
     def give(self, slot: _Slot, block: Block) -> None:
@@ -369,11 +390,12 @@ class Workers:
             return True
 
     def leave_out(self, slot: _Slot, why: str) -> None:
-        """Have a worker do nothing more. Raises HieraError if there is no other one."""
+        """Have a worker do nothing more. why: what its node lacks. Raises HieraError if there is no other one."""
         self.ready.remove(slot)
-        self._failed(slot, HieraError(why, _SHARED))
+        error = HieraError(f"the node {slot.host} {why}", NOT_SEEN)
+        self._failed(slot, error)
         if all(each.left_out for each in self._slots.values()):
-            raise self._first_error or HieraError(why, _SHARED)
+            raise self._first_error or error
 
     def fault(self, slot: _Slot, error: BaseException) -> HieraError | None:
         """What has gone wrong with a block, for which the run ends; None if its worker has died."""

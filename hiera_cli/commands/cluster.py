@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from hiera_cli.checkpoints.published import MODELS
 from hiera_cli.commands.request import Request
 from hiera_cli.errors import UsageError
+from hiera_cli.inputs import cloud
+from hiera_cli.inputs.source import is_cloud
 from hiera_cli.outputs.names import PARTS
 
 if TYPE_CHECKING:
@@ -16,6 +20,19 @@ if TYPE_CHECKING:
     from hiera_cli.tasks.task import Task
 
 MOST_LOOKED_FOR = 100  # of the inputs that were named: whether a node sees them
+
+
+def _seen_here(names: Iterable[str], *, offline: bool) -> Iterator[str]:
+    """Of each bucket one."""
+    buckets = set()
+    for name in names:
+        if not is_cloud(name):
+            if os.path.lexists(name):
+                yield name
+        elif not offline and (bucket := name.split("/")[2]) not in buckets:
+            buckets.add(bucket)
+            if not cloud.unseen(name):
+                yield name
 
 
 def is_folder_of_parts(ray: str | None, path: str | None) -> bool:
@@ -56,13 +73,15 @@ def workers_of(
     from hiera_cli.cluster.worker import Job
     from hiera_cli.cluster.workers import Workers
 
-    named = request.inputs.inputs[:MOST_LOOKED_FOR]
+    named = [*request.inputs.inputs[:MOST_LOOKED_FOR]]
+    if request.model.model not in MODELS and not request.model.model.startswith("~"):
+        named.append(request.model.model)
     job = Job(
         task,
         read,
         request.inputs.walk(offline=request.offline),
         os.getcwd(),
-        visible=tuple(filter(os.path.lexists, named)),
+        visible=tuple(_seen_here(named, offline=request.offline)),
         verbose=request.report.verbose,
         parts=parts,
     )

@@ -35,6 +35,7 @@ REMEDIES: dict[str, str] = {
     "no index": "`hiera index PATH...` makes one.",
     "another model folder": "It is left as it is. Name another one: -o MODEL",
     "another output": _ANOTHER_OUTPUT,
+    "another folder": "What its parts hold can be read. Name another folder, or --overwrite to begin anew.",
     "begin anew": "It holds what was done: move it away to keep that. --overwrite begins anew.",
     "keep the records before": (
         "To keep the {count:,} records before it, and go on with them in another file:\n"
@@ -47,7 +48,8 @@ REMEDIES: dict[str, str] = {
     "become a node": "`ray start --address {address} --num-cpus 0` makes it one that does no work itself.",
     "name the head": "Name it as HOST:PORT, as `ray start --head` says it.",
     "ship": "Install the same version there: pip install hiera-cli. Or leave that to this machine: --ship.",
-    "start a cluster": "`ray start --head` starts one; --ray local does that for a single run.",
+    "start a cluster": "The README says how to start one; --ray local does that for a single run.",
+    "the head's address": "Is that the address of its head? --ray local starts a cluster for a single run.",
     "replace": "--overwrite replaces it.",
     "resume or begin anew": "--resume goes on with it; --overwrite begins anew.",
     "resume or replace": "--resume goes on with it; --overwrite replaces it.",

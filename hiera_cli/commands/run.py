@@ -254,9 +254,13 @@ class Run:
 
         Weights that are not on this machine yet are held against them once they are.
         """
-        if self._output.journal is None or not self._output.journal.has_records or self._workers is not None:
+        if self._output.journal is None or not self._output.journal.has_records:
             return
         request = self._request.model
+        if self._workers is not None:  # what `auto` is, and which weights there are, is known on their machines
+            if request.precision != "auto":
+                self._output.journal.check_precision(request.precision)
+            return
         machine = this_machine(request.engine, request.device)
         precision = choose(request.engine, request.device, request.precision, machine).precision
         with suppress(CheckpointError):

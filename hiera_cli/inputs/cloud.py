@@ -22,6 +22,7 @@ from hiera_cli.limits import Limits
 from hiera_cli.result import Stamp
 
 MAX_WORDS = 200  # characters of a library's own words in a message
+NO_CREDENTIALS = "no credentials were found for it"
 
 
 def opened(url: str) -> tuple[Any, str]:
@@ -38,6 +39,22 @@ def opened(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
+def unseen(url: str) -> str:
+    """Why what a URL names is not for this machine: it lacks credentials or the library, or there is no such thing.
+
+    "" if it is, and also of other trouble, which may pass.
+    """
+    try:
+        system, path = opened(url)
+        system.info(path)
+    except InputError as error:
+        return error.message
+    except Exception as error:  # of whichever library it is
+        told = reason(error)
+        return told if isinstance(error, (FileNotFoundError, PermissionError)) or told == NO_CREDENTIALS else ""
+    return ""
+
+
 def reason(error: BaseException) -> str:
     """What went wrong, in a line, of the exceptions of any of the libraries."""
     kind = type(error).__name__
@@ -46,7 +63,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, PermissionError):
         return "access is denied"
     if "Credential" in kind:
-        return "no credentials were found for it"
+        return NO_CREDENTIALS
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or kind
     return text if len(text) <= MAX_WORDS else f"{text[:MAX_WORDS]}…"
 

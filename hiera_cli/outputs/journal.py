@@ -125,13 +125,17 @@ class Journal:
         """Whether there was something to go on with."""
         return bool(self._last)
 
+    def check_precision(self, precision: str) -> None:
+        """Raise OutputError if the records that are there were made at another one."""
+        if self._precision not in (None, precision):
+            raise self._made_otherwise("precision", self._precision, precision)
+
     def check(self, precision: str, digest: str) -> None:
         """Raise OutputError if the records that are there were made at another precision, or by other weights.
 
         digest: the sha256 of the weights. From here on it stands in the records.
         """
-        if self._precision not in (None, precision):
-            raise self._made_otherwise("precision", self._precision, precision)
+        self.check_precision(precision)
         self._digest = digest[:DIGEST_DIGITS]
         if self._weights not in (None, self._digest):
             raise OutputError(

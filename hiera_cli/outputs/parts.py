@@ -33,7 +33,9 @@ from hiera_cli.system.utf8 import as_json, from_fields, name_bytes, valid
 
 MANIFEST = "_manifest.json"
 RUN = "_run.json"  # of a run that is unfinished: what it was asked
+_EMPTY = "Name a folder that is empty or not there yet."
 TRIAL = ".trial"  # whether something can be written
+_LEFT = re.compile(r"(?:_run|_manifest)\.json\.\d+\.[0-9a-f]{8}\.part")  # by a run that was killed
 _PART = re.compile(r"part-(\d{3,})-\d{8,}-\d{9,}\.(?:parquet|jsonl)")
 
 
@@ -76,6 +78,10 @@ class _Store(Protocol):
 
     def size(self, name: str) -> int: ...
 
+    def tidy(self) -> None:
+        """Remove what was left by workers that were killed as they wrote."""
+        ...
+
 
 class _Folder:
     """On a file system."""
@@ -103,6 +109,10 @@ class _Folder:
     def size(self, name: str) -> int:
         with _writing(self._path):
             return os.path.getsize(os.path.join(self._path, name))
+
+    def tidy(self) -> None:
+        for pattern in ("part-*", "_*.json*"):
+            parts.left_over(Path(self._path), pattern, discard=True)
 
 
 class _Bucket:
@@ -138,6 +148,9 @@ class _Bucket:
         with _writing(self._url):
             return int(self._system.size(f"{self._path}/{name}"))
 
+    def tidy(self) -> None:
+        """There an object is whole or is not."""
+
 
 @contextmanager
 def _writing(where: str) -> Iterator[None]:
@@ -170,9 +183,17 @@ class Parts:
     run: int
     done: Done = field(default_factory=Done)
 
-    def is_seen(self) -> bool:
-        """Whether the run's folder, and no other of its name, is there. Of a bucket: yes."""
-        return is_cloud(self.folder) or os.path.exists(os.path.join(self.folder, _Lock.NAME))
+    def unseen(self) -> str | None:
+        """Why the run's folder, and no other of its name, is not here, as the end of a sentence; None if it is."""
+        if not is_cloud(self.folder):
+            return None if os.path.exists(os.path.join(self.folder, _Lock.NAME)) else ""
+        try:
+            store, trial = _store(self.folder), f"{TRIAL}-{os.urandom(4).hex()}"
+            store.write(trial, b"")
+            store.remove(trial)
+        except OutputError as error:
+            return f" ({error.message.removeprefix(f'cannot write {self.folder}: ')})"
+        return None
 
     def write(self, unit: int, start: int, results: Sequence[Result]) -> None:
         """Write the part of these. Of none there is none. Raises OutputError."""
@@ -211,6 +232,8 @@ class PartsFolder:
         self._records = records
         self._answered = self._failed = 0
         self._kept = 0  # records of earlier runs
+        if not is_cloud(path) and os.path.exists(path.rstrip("/")) and not os.path.isdir(path):
+            raise OutputError(f"cannot write parts into {path}: it is a file", _EMPTY)
         self._store = _store(path if is_cloud(path) else os.path.abspath(path))
         self._made = [] if is_cloud(path) else _missing(path)  # folders
         self._lock = None if is_cloud(path) else _Lock(path)
@@ -225,7 +248,7 @@ class PartsFolder:
         self._had_run = RUN in names
         self._begun = False
         try:
-            self._check(names, resume=resume, overwrite=overwrite)
+            self._check_names(names, resume=resume, overwrite=overwrite)
             self._done = Done()
             self._failures: dict[str, int] = {}  # records of errors in the parts that are there
             if resume:
@@ -244,13 +267,13 @@ class PartsFolder:
         folder = self._path if is_cloud(self._path) else os.path.abspath(self._path)
         return Parts(folder, self._format, self._records, self._run, self._done)
 
-    def _check(self, names: list[str], *, resume: bool, overwrite: bool) -> None:
+    def _check_names(self, names: list[str], *, resume: bool, overwrite: bool) -> None:
         ours = {*self._before, MANIFEST, RUN, _Lock.NAME}
-        others = [name for name in names if name not in ours and not name.startswith(".")]
+        others = [name for name in names if name not in ours and not name.startswith(".") and not _LEFT.fullmatch(name)]
         if others and not (MANIFEST in names or RUN in names):
             raise OutputError(
                 f"cannot write parts into {self._path}: there is something else in it, such as {others[0]}",
-                "Name a folder that is empty or not there yet.",
+                _EMPTY,
             )
         if not resume and not overwrite:
             if MANIFEST in names:
@@ -262,12 +285,15 @@ class PartsFolder:
         found = RUN if RUN in names else MANIFEST
         if found not in names:
             if self._before:
-                raise OutputError(f"cannot go on with {self._path}: {RUN} is missing, which tells what made its parts")
+                raise OutputError(
+                    f"cannot go on with {self._path}: {RUN} is missing, which tells what made its parts",
+                    remedy="another folder",
+                )
             return
         try:
             self._about = dict(json.loads(self._store.read(found)))
         except (TypeError, ValueError) as error:
-            raise OutputError(f"cannot go on with {self._path}: {found} is damaged", remedy="begin anew") from error
+            raise OutputError(f"cannot go on with {self._path}: {found} is damaged", remedy="another folder") from error
         for name, now in self._asked().items():
             if self._about.get(name) != now:
                 raise self._made_otherwise(name, self._about.get(name), now)
@@ -322,13 +348,20 @@ class PartsFolder:
             else:
                 yield source
 
+    def check_precision(self, precision: str) -> None:
+        """Raise OutputError if the parts there were made at another one."""
+        self._check("precision", precision)
+
     def check(self, precision: str, digest: str) -> None:
-        """Raise OutputError if the parts there were made at another precision, or by other weights. Else begin."""
-        for name, now in (("precision", precision), ("weights_sha256", digest)):
-            if self._about.get(name) not in (None, now):
-                raise self._made_otherwise(name, self._about[name], now)
-            self._about[name] = now
+        """The same, or by other weights. Else begin."""
+        self._check("precision", precision)
+        self._check("weights_sha256", digest)
+        self._about.update(precision=precision, weights_sha256=digest)
         self._begin()
+
+    def _check(self, name: str, now: str) -> None:
+        if self._about.get(name) not in (None, now):
+            raise self._made_otherwise(name, self._about[name], now)
 
     def _begin(self) -> None:
         if self._is_new:
@@ -393,6 +426,7 @@ class PartsFolder:
         }
         self._store.write(MANIFEST, _json(manifest))
         self._store.remove(RUN)
+        self._store.tidy()
 
     def _unlock(self) -> None:
         if self._lock is not None:
