@@ -271,7 +271,10 @@ def test_a_part_that_can_not_be_written_ends_the_run_and_what_was_done_is_kept(c
     done = ended(running)
     assert (done.status, done.out) == (2, "")
     assert re.fullmatch(r"hiera: stopped early: \d+ labelled, T", told(done.err)[2])
-    assert told(done.err)[3:] == [f"hiera: error: cannot write {folder}: Not a directory"]
+    assert told(done.err)[3:] == [
+        f"hiera: error: cannot write {folder}: Not a directory",
+        "  What was done is kept. Of jsonl, and of a folder of parts, --resume goes on from there.",
+    ]
     assert lines_of(cluster.folder / "moved") == before
 
 

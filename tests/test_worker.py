@@ -239,8 +239,9 @@ def test_a_part_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
     made = worker(parts=Parts(str(Path("out").absolute()), "jsonl", JOB.options.records(JOB.task), 1))
     shutil.rmtree("out")
     Path("out").write_bytes(b"")
-    with pytest.raises(HieraError, match=r"^cannot write .*/out: Not a directory$"):
+    with pytest.raises(HieraError, match=r"^cannot write .*/out: Not a directory$") as told:
         made.run(files(PHOTOS[:1]))
+    assert told.value.remedy == "go on"
 
 
 def test_a_node_that_does_not_see_the_folder_of_the_parts_says_so() -> None:

@@ -124,7 +124,8 @@ class OutputRequest:
                 )
             if self.resume and is_cloud(self.path) and not self.parts:
                 raise UsageError(
-                    "--resume goes on with a file on this machine", "Write there, and copy it when complete."
+                    "--resume goes on with a file on this machine",
+                    "Write there, and copy it when complete. On a cluster -o PREFIX/ does it too.",
                 )
         if not self.resume:
             return

@@ -199,7 +199,11 @@ class Parts:
         """Write the part of these. Of none there is none. Raises OutputError."""
         if results:
             name = f"part-{self.run:03}-{unit:08}-{start:09}.{self.format}"
-            _store(self.folder).write(name, _content(results, self.format, self.records))
+            try:
+                _store(self.folder).write(name, _content(results, self.format, self.records))
+            except OutputError as error:
+                error.remedy = "go on"
+                raise
 
 
 def _content(results: Iterable[Result], format: str, records: Records) -> bytes:
