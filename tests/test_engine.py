@@ -487,6 +487,27 @@ def test_packed_layers_that_do_not_work_are_not_used(operator: object, monkeypat
     assert not any(isinstance(module, packed.PackedLinear) for module in engine._model.modules())
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="packed layers are for x86")
+def test_packed_layers_whose_sums_depend_on_the_batch_run_on_one_image_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = packed.PackedLinear.forward
+
+    def otherwise(self: packed.PackedLinear, x: torch.Tensor) -> torch.Tensor:
+        y = real(self, x)
+        return y * 1.0078125 if len(x) > 1 and self.in_features == 256 else y  # the next number in bf16, about
+
+    monkeypatch.setattr(packed.PackedLinear, "forward", otherwise)
+    monkeypatch.setattr(packed, "LONG", 256)
+    monkeypatch.setattr(packed, "works", lambda dtype: True)
+    engine = TorchEngine(resolve.resolve("demo"), Placement("cpu", "bf16"))
+    wide = [module for module in engine._model.modules() if getattr(module, "in_features", 0) == 256]
+    assert wide
+    pixels = np.random.default_rng(0).standard_normal((5, 3, 224, 224), dtype=np.float32)
+    alone = np.concatenate([engine.run(pixels[number : number + 1]) for number in range(5)])
+    np.testing.assert_array_equal(engine.run(pixels), alone)
+
+
 # ---- the compiled engine
 
 

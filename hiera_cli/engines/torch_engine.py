@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from hiera_cli.checkpoints.checkpoint import Checkpoint
 from hiera_cli.engines import packed
@@ -32,22 +31,6 @@ def accelerators() -> Accelerators:
         names = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         return Accelerators(cuda=names, cuda_bf16=torch.cuda.is_bf16_supported(including_emulation=False))
     return Accelerators(mps=torch.backends.mps.is_available())
-
-
-class _ImageByImage(nn.Module):
-    """Runs a layer on one image at a time: (batch, in_features) → (batch, out_features).
-
-    The order in which a matrix product with few rows is summed depends on the number of rows. Here that is the number
-    of images in the batch, which depends on timing, and so would the last digits of a score. The layers of the blocks
-    have 49 rows an image or more; oneDNN sums those in the same order for any number of images.
-    """
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self._layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self._layer(image) for image in torch.split(x, 1)])
 
 
 def normalised(crops: torch.Tensor) -> torch.Tensor:
@@ -113,10 +96,12 @@ class TorchEngine:
             self.in_flight = 2
         if self._device.type == "cpu":
             if packed.works(self._dtype):
-                packed.pack(self._model)
+                packed.pack(self._model, CPU_MICRO_BATCH)
             head: Any = self._model.head  # whose layer becomes another module than it is declared to be
+            # The order in which a matrix product with few rows is summed depends on the number of rows. Here that is
+            # the number of images in the batch, which depends on timing, and so would the last digits of a score.
             if head.fc is not None:
-                head.fc = _ImageByImage(head.fc)
+                head.fc = packed.ImageByImage(head.fc)
 
     def describe(self) -> str:
         """The device, by name, and the precision."""
