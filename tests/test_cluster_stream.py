@@ -339,6 +339,25 @@ def test_no_more_inputs_are_in_memory_than_the_window_has() -> None:
     assert held <= MIN_WINDOW + 2 * AT_ONCE * cluster_stream.MOST_BLOCK
 
 
+def test_an_archive_that_is_named_again_is_told_of_as_such() -> None:
+    seen: set[tuple[str, int]] = set()
+
+    def look(block: Block) -> Reply:
+        if block.archive is None:
+            return echo(block)
+        seen.add((block.archive.path, block.named_before))
+        return Reply(ended=True)
+
+    given: list[str | Source] = [
+        Source("a.tar", Kind.ARCHIVE),
+        "x.jpg",
+        Source("b.tar", Kind.ARCHIVE),
+        Source("a.tar", Kind.ARCHIVE),
+    ]
+    list(answers(Threads(lambda: look, 1), given))
+    assert seen == {("a.tar", 0), ("b.tar", 0), ("a.tar", 1)}
+
+
 # ---- runs of the program
 
 
@@ -389,6 +408,25 @@ def test_a_cluster_prints_what_one_machine_prints(call: Call, format: str) -> No
     alone, many = call(*arguments), call(*arguments, "--ray", "auto")
     assert (many.status, many.out) == (alone.status, alone.out)
     assert many.err.splitlines()[:-1] == alone.err.splitlines()[:-1]  # the last tells the time
+
+
+@pytest.mark.usefixtures("demo_on_the_cpu", "in_this_process")
+def test_a_part_that_is_gone_is_done_again_also_of_inputs_that_are_named_twice(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_stream, "LEAST_PART", 4)
+    monkeypatch.setattr(cluster_stream, "BATCHES", 0)
+    arguments = ("classify", *inputs(), *PHOTOS[:3], "photos.tar", "-f", "jsonl", "-q")
+    alone = sorted(call(*arguments).out.splitlines())
+    assert call(*arguments, "--ray", "auto", "-o", "out/").status == 1
+    parts = sorted(Path("out").glob("part-*.jsonl"))
+    assert len(parts) > 6
+    for part in parts:
+        part.unlink()
+        done = call(*arguments, "--ray", "auto", "-o", "out/", "--resume")
+        assert done.status == 1
+        found = [line for part in Path("out").glob("part-*.jsonl") for line in part.read_text().splitlines()]
+        assert sorted(found) == alone
 
 
 @pytest.mark.usefixtures("demo_on_the_cpu", "in_this_process")
@@ -497,7 +535,9 @@ def test_a_worker_without_the_credentials_that_this_machine_has_is_left_out(
     if here:
         assert not failed
         assert len(workers.left_out) == 1
-        assert re.fullmatch(r"does not see s3://box/\d+\.jpg, which this machine does", workers.left_out[0])
+        assert re.fullmatch(
+            r"does not see s3://box/\d+\.jpg, which this machine does \(no credentials .*\)", workers.left_out[0]
+        )
     else:
         assert failed
         assert not workers.left_out

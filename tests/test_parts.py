@@ -286,7 +286,7 @@ def test_a_damaged_part_is_told_of_by_its_name(format: str) -> None:
     folder.close(complete=False)
 
 
-@pytest.mark.parametrize("content", ["", "{", "5", "[1]"])
+@pytest.mark.parametrize("content", ["", "{", "5", "[1]", "[]", "{}"])
 def test_a_damaged_description_of_a_run_is_told_of(content: str) -> None:
     run([result("a")], complete=False)
     (OUT / "_run.json").write_text(content)
@@ -297,6 +297,8 @@ def test_a_damaged_description_of_a_run_is_told_of(content: str) -> None:
 def test_parts_without_what_tells_how_they_were_made_are_not_gone_on_with() -> None:
     run([result("a")], complete=False)
     (OUT / "_run.json").unlink()
+    refused = refusal()
+    assert (refused.message, refused.remedy) == ("out has parts of an earlier run", "another folder")
     told = "cannot go on with out: _run.json is missing, which tells what made its parts"
     assert refusal(resume=True).message in (told, told.replace("cannot go on with", "cannot write parts into"))
 
@@ -387,11 +389,20 @@ def test_a_folder_that_goes_away_meanwhile_is_told_of() -> None:
     folder.close(complete=False)
 
 
-def test_what_is_done_is_known_by_its_bytes() -> None:
+def test_what_is_done_is_known_by_its_bytes_as_often_as_it_is() -> None:
     done = Done([b"a", b"b", b"a"])
-    assert len(done) == 2
-    assert ["a" in done, "b" in done, "c" in done] == [True, True, False]
-    assert "a" not in Done()
+    assert [done.count(name) for name in "abc"] == [2, 1, 0]
+    assert [done.take(name) for name in "abcaba"] == [True, True, False, True, False, False]
+    assert [done.count(name) for name in "abc"] == [0, 0, 0]
+    assert not Done().take("a")
+
+
+def test_an_input_that_is_named_twice_and_done_once_is_done_once_more() -> None:
+    run([result("a"), result("b"), result("b")], complete=False)
+    folder = opened(resume=True)
+    assert remaining(folder, "abab") == ["a"]
+    assert folder.done == 3
+    folder.close(complete=False)
 
 
 def test_a_file_is_no_folder() -> None:

@@ -444,7 +444,7 @@ def test_a_node_without_credentials_is_left_out(own: Cluster, inputs: str) -> No
         (own.folder / "list").write_text("".join(f"{name}\n" for name in names))
         given, why = {
             "prefix": (["s3://box/seen"], r"s3://box/seen, which this machine does \(no credentials .*\)"),
-            "list": (["--files-from", "list"], r"s3://box/seen/\S+, which this machine does"),
+            "list": (["--files-from", "list"], r"s3://box/seen/\S+, which this machine does \(no credentials .*\)"),
             "parts": (["seen", "-o", "s3://box/out/"], r"s3://box/out/, into which parts are to go \(no cred.*\)"),
         }[inputs]
         own.close_gate()  # or all may be done before the one that lacks them is there

@@ -233,6 +233,28 @@ def test_parts_say_in_their_names_whose_they_are_and_failures_alone_are_replied(
     assert (nothing.answered, nothing.ended) == (0, True)
 
 
+def test_members_that_are_done_are_left_out_as_often_as_they_are() -> None:
+    path = packed("photos.tar", ["a.jpg", "b.jpg", "a.jpg", "a.jpg", "c.jpg"])
+    done = Done([f"{path}/{name}.jpg".encode() for name in "aab"])
+    Path("out").mkdir()
+    Path("out/_lock").touch()
+
+    def answered(named_before: int, *blocks: tuple[int, int]) -> list[tuple[int, int]]:
+        """Of these (start, count), each by a worker that has not read the ones before."""
+        parts = Parts(str(Path("out").absolute()), "jsonl", JOB.options.records(JOB.task), 3, done)
+        found = []
+        for start, count in blocks:
+            block = Block(1, start, count, archive=Source(path, Kind.ARCHIVE), named_before=named_before)
+            reply = worker(parts=parts).run(block)
+            found.append((reply.answered, reply.before))
+        return found
+
+    assert answered(0, (0, 5)) == [(2, 3)]
+    assert answered(0, (0, 2), (2, 1), (3, 2)) == [(0, 2), (0, 1), (2, 0)]
+    assert answered(1, (0, 5)) == [(4, 1)]  # once more is `a` done, the other was for the one before
+    assert answered(2, (0, 5)) == [(5, 0)]
+
+
 def test_a_part_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
     Path("out").mkdir()
     Path("out/_lock").touch()

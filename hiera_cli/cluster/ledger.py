@@ -9,7 +9,7 @@ An archive that ends its workers as it is read, to get at one of its members, en
 from __future__ import annotations
 
 from bisect import insort
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,8 +27,9 @@ class Block:
     """Inputs for one worker: `count` of a unit from its place `start` on.
 
     sources: these; of an archive none. archive: whose members they are, in its order. opens: they are not behind those
-    of the worker's block before, so that the archive is read anew. alone: nothing else is to be done beside it.
-    given_up: it is not read any more, and each of its inputs gets its error.
+    of the worker's block before, so that the archive is read anew. named_before: how often that archive was an input
+    before. alone: nothing else is to be done beside it. given_up: it is not read any more, and each of its inputs gets
+    its error.
     """
 
     unit: int
@@ -37,6 +38,7 @@ class Block:
     sources: tuple[Source, ...] = ()
     archive: Source | None = None
     opens: bool = True
+    named_before: int = 0
     alone: bool = False
     given_up: bool = False
 
@@ -73,10 +75,10 @@ class _Piece:
 class _Unit:
     """pieces: in input order, those that are not yielded yet. next: where an archive's next block begins.
 
-    breaks: the place in an archive that no worker gets past.
+    named_before: how often it was an input before. breaks: the place in an archive that no worker gets past.
     """
 
-    __slots__ = ("archive", "breaks", "ended", "next", "number", "opens", "pieces")
+    __slots__ = ("archive", "breaks", "ended", "named_before", "next", "number", "opens", "pieces")
 
     def __init__(self, number: int, archive: Source | None) -> None:
         self.number = number
@@ -85,6 +87,7 @@ class _Unit:
         self.next = 0
         self.opens = True
         self.ended = archive is None
+        self.named_before = 0
         self.breaks: int | None = None
 
     def is_settled(self, piece: _Piece | None = None) -> bool:
@@ -114,6 +117,7 @@ class Ledger:
         self._gathered: list[Source] = []
         self._units: deque[_Unit] = deque()  # in input order, those that are not done: their numbers have no gap
         self._fresh: deque[_Piece] = deque()
+        self._named: Counter[str] = Counter()  # archives, by path
         self._archives: list[_Unit] = []  # that no worker reads, in input order
         self._reading: dict[Hashable, _Unit] = {}  # by worker
         self._again: list[_Piece] = []  # in input order
@@ -135,6 +139,8 @@ class Ledger:
         if source.kind is Kind.ARCHIVE:
             self.close_block()
             unit = self._new_unit(source)
+            unit.named_before = self._named[source.path]
+            self._named[source.path] += 1
             self._archives.append(unit)
             return
         self._gathered.append(source)
@@ -201,7 +207,14 @@ class Ledger:
             unit = self._reading[worker] = first
             self._archives.remove(first)
         if unit is not None and (self._held < self._most_held or self._is_waited_for(unit)):
-            block = Block(unit.number, unit.next, self._size(self._in_blocks), archive=unit.archive, opens=unit.opens)
+            block = Block(
+                unit.number,
+                unit.next,
+                self._size(self._in_blocks),
+                archive=unit.archive,
+                opens=unit.opens,
+                named_before=unit.named_before,
+            )
             unit.opens = False
             unit.next += block.count
             self._in_blocks += block.count

@@ -205,7 +205,7 @@ class ClusterStream(Generic[R]):
             reply = future.result()
             if unseen := self._unseen(slot, reply):
                 self._ledger.lost(slot)
-                self._workers.leave_out(slot, f"does not see {unseen}, which this machine does")
+                self._workers.leave_out(slot, f"does not see {unseen}")
             else:
                 self._ledger.answered(slot, block, reply)
             return
@@ -217,18 +217,15 @@ class ClusterStream(Generic[R]):
         self._ledger.lost(slot)
 
     def _unseen(self, slot: Any, reply: Reply) -> str:
-        """A file that the node of a worker lacks, though it is there, or an object for which it has no credentials.
-
-        "" without one.
-        """
+        """What the node of a worker lacks, a file that is there or credentials, in words; "" if it lacks nothing."""
         for result in reply.results:
             if result.error is None:
                 continue
             if result.error.message == cloud.NO_CREDENTIALS and self._has_credentials(result.path):
-                return result.path
+                return f"{result.path}, which this machine does ({cloud.NO_CREDENTIALS})"
             missing = result.error.type == NotFoundError.__name__
             if missing and os.path.lexists(result.path):  # it may have come into being only now
-                return "" if self._workers.sees(slot, result.path) else result.path
+                return "" if self._workers.sees(slot, result.path) else f"{result.path}, which this machine does"
         return ""
 
     def _has_credentials(self, url: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -291,9 +291,20 @@ class _Open:
             self._skipped.tell = lambda path, why: self.found.told.append((path, why))
         warn = lambda message: self.found.warnings.append(message)  # noqa: E731 `found` changes
         self.sources = find.members_of(block.archive, job.walk, warn, self._skipped)
-        for _ in islice(self.sources, block.start):
-            pass
+        self._parts = job.parts
+        self._met: Counter[str] = Counter()  # members that are done
+        self._named_before = block.named_before
+        for source in islice(self.sources, block.start):
+            self.is_done(source.path)
         self.take_found()  # of the members before, which has been told
+
+    def is_done(self, path: str) -> bool:
+        """Whether earlier parts have the member that comes next: those of one name are counted."""
+        times = self._parts.done.count(path) if self._parts is not None else 0
+        if not times:
+            return False
+        self._met[path] += 1
+        return self._met[path] + self._named_before <= times
 
     def take_found(self) -> _Taken:
         """What has been found since it was asked for last."""
@@ -323,12 +334,11 @@ class _Archives:
         return self._members(self._open[block.unit], block, taken)
 
     def _members(self, archive: _Open, block: Block, taken: _Taken) -> Iterator[Source]:
-        done = self._job.parts.done if self._job.parts is not None else frozenset[str]()
         left, before = block.count, 0
         try:
             for source in islice(archive.sources, block.count):
                 left -= 1
-                if source.path in done:
+                if archive.is_done(source.path):
                     before += 1
                 else:
                     yield source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
@@ -339,7 +340,11 @@ class Workers:
                 f"the node {slot.host} lacks the Python package {missing}", "`pip install hiera-cli` there brings it."
             )
         if _is_death(error):
-            return HieraError(f"the worker on the node {slot.host} died before it had its model")
+            tokens = os.environ.get("RAY_AUTH_MODE") == "token"
+            return HieraError(
+                f"the worker on the node {slot.host} died before it had its model",
+                "If the cluster was started without a token: RAY_AUTH_MODE=disabled hiera …" if tokens else "",
+            )
         return HieraError(f"the node {slot.host} failed: {' '.join(text.split())[-300:]}")
 
     # ---- while the run goes on

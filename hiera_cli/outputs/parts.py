@@ -40,20 +40,37 @@ _PART = re.compile(r"part-(\d{3,})-\d{8,}-\d{9,}\.(?:parquet|jsonl)")
 
 
 class Done:
-    """Names of inputs, as 64 bits each of a digest: of ten million, one more is in it by chance once in 10^12."""
+    """Names of inputs, and how often each is done: one that is named twice has two records.
+
+    As 64 bits each of a digest: of ten million, one more is in it by chance once in 10^12.
+    """
 
     def __init__(self, names: Iterable[bytes] = ()) -> None:
-        self._keys: NDArray[np.uint64] = np.unique(np.fromiter(map(_key, names), np.uint64))
+        keys = np.fromiter(map(_key, names), np.uint64)
+        self._keys: NDArray[np.uint64]
+        self._counts: NDArray[np.uint32]
+        self._keys, counts = np.unique(keys, return_counts=True)
+        self._counts = counts.astype(np.uint32)
 
-    def __len__(self) -> int:
-        return len(self._keys)
+    def count(self, path: str) -> int:
+        """How often an input is done that has not been taken."""
+        place = self._place(path)
+        return 0 if place is None else int(self._counts[place])
 
-    def __contains__(self, path: str) -> bool:
-        if not len(self._keys):
+    def take(self, path: str) -> bool:
+        """Whether an input is done; the next one of its name is only if it is done once more."""
+        place = self._place(path)
+        if place is None or not self._counts[place]:
             return False
+        self._counts[place] -= np.uint32(1)
+        return True
+
+    def _place(self, path: str) -> int | None:
+        if not len(self._keys):
+            return None
         key = np.uint64(_key(name_bytes(path)))
         place = int(np.searchsorted(self._keys, key))
-        return place < len(self._keys) and bool(self._keys[place] == key)
+        return place if place < len(self._keys) and self._keys[place] == key else None
 
 
 def _key(name: bytes) -> int:
@@ -282,8 +299,10 @@ class PartsFolder:
         if not resume and not overwrite:
             if MANIFEST in names:
                 raise OutputError(f"{self._path} exists already", remedy="resume or replace")
-            if RUN in names or self._before:
+            if RUN in names:
                 raise OutputError(f"{self._path}: an earlier run did not finish", remedy="resume or begin anew")
+            if self._before:
+                raise OutputError(f"{self._path} has parts of an earlier run", remedy="another folder")
         if not resume:
             return
         found = RUN if RUN in names else MANIFEST
@@ -296,6 +315,8 @@ class PartsFolder:
             return
         try:
             self._about = dict(json.loads(self._store.read(found)))
+            if not {*self._asked()} <= {*self._about}:
+                raise ValueError("it lacks something")
         except (TypeError, ValueError) as error:
             raise OutputError(f"cannot go on with {self._path}: {found} is damaged", remedy="another folder") from error
         for name, now in self._asked().items():
@@ -347,7 +368,7 @@ class PartsFolder:
     def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
         """The sources that have no answer yet. Of archives the workers leave out what has one."""
         for source in sources:
-            if source.path in self._done:
+            if self._done.take(source.path):
                 self.done += 1
             else:
                 yield source
