@@ -563,13 +563,19 @@ def test_a_cluster_with_a_token_and_a_head_that_goes(own: Cluster) -> None:
     ]
 
 
-def test_a_run_that_waits_for_a_core_is_told_that_the_head_has_gone(own: Cluster) -> None:
+def working_on_another_node(own: Cluster) -> subprocess.Popen[bytes]:
+    """A run whose only worker, which is not on the head, waits at the gate."""
     own.start_head(cores=0)
     own.start_node()
     shutil.copy(SAMPLES / "cat.jpg", own.folder / "seen" / "gate.jpg")
     own.close_gate()
     running = own.start_hiera("classify", "seen", *JSONL, "--ray", "auto")
-    own.wait_at_gate(running, own.raylet_of("127.0.0.2"))
+    own.wait_at_gate(running, own.raylet_of(SECOND))
+    return running
+
+
+def test_a_run_that_waits_for_a_core_is_told_that_the_head_has_gone(own: Cluster) -> None:
+    running = working_on_another_node(own)
     waiting = own.start_hiera("classify", "seen", *JSONL, "--ray", "auto")
     assert waiting.stderr
     assert waiting.stderr.readline() == b"hiera: no core of the cluster is free: waiting for one\n"
@@ -583,12 +589,7 @@ def test_a_run_that_waits_for_a_core_is_told_that_the_head_has_gone(own: Cluster
 
 
 def test_without_ray_on_this_machine_a_run_ends(own: Cluster) -> None:
-    own.start_head(cores=0)
-    own.start_node()
-    shutil.copy(SAMPLES / "cat.jpg", own.folder / "seen" / "gate.jpg")
-    own.close_gate()
-    running = own.start_hiera("classify", "seen", *JSONL, "--ray", "auto")
-    own.wait_at_gate(running, own.raylet_of("127.0.0.2"))
+    running = working_on_another_node(own)
     own.kill(f"--node_ip_address={HEAD} ")
     began = time.monotonic()
     done = ended(running)

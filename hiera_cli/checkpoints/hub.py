@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from hiera_cli.checkpoints.published import LICENCE, REPOSITORIES, short_name
 from hiera_cli.errors import CheckpointError
+from hiera_cli.system.patience import told_if_slow
 from hiera_cli.system.threads import apart
 
 if TYPE_CHECKING:
@@ -190,13 +190,8 @@ def _told_if_slow(progress: Progress | None) -> Iterator[None]:
     if progress is None:
         yield
         return
-    timer = threading.Timer(PATIENCE, progress.say, [f"waiting for an answer from {ENDPOINT}"])
-    timer.daemon = True
-    timer.start()
-    try:
+    with told_if_slow(PATIENCE, progress.say, f"waiting for an answer from {ENDPOINT}"):
         yield
-    finally:
-        timer.cancel()
 
 
 def _metadata(repository: str, filename: str) -> HfFileMetadata:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -20,6 +18,7 @@ from hiera_cli.cluster.connection import Connection, answers, connect
 from hiera_cli.cluster.ledger import AT_ONCE, Block
 from hiera_cli.cluster.worker import NOT_SEEN, Job, Loaded, ModelJob, Node, Worker
 from hiera_cli.errors import HieraError
+from hiera_cli.system.patience import told_if_slow
 
 MOMENT, SOON = 3.0, 0.2  # seconds, while no core is free
 LOOK_EVERY = 2.0  # seconds: for nodes that have joined
@@ -137,7 +136,7 @@ class Workers:
         del progress  # of downloads: they go on elsewhere
         self._model = ModelJob(model, engine, device, precision, batch_size, labels, offline)
         package = Path(hiera_cli.__file__).parent
-        with self._telling(JOINING, f"waiting for the cluster ({self._address}) to let this machine in"):
+        with told_if_slow(JOINING, self.say, f"waiting for the cluster ({self._address}) to let this machine in"):
             self._connection = connect(self._address, {"py_modules": [str(package)]} if self._ship else None)
         self._ray = self._connection.ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -156,17 +155,6 @@ class Workers:
             if all(slot.left_out for slot in self._slots.values()):
                 raise self._first_error or HieraError("no node of the cluster can do the work")
         return self._described()
-
-    @contextmanager
-    def _telling(self, seconds: float, line: str) -> Iterator[None]:
-        """Say a line if something takes longer."""
-        timer = threading.Timer(seconds, lambda: self.say(line))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     def _what_there_is(self) -> str:
         nodes = self._nodes().values()
