@@ -411,6 +411,22 @@ def test_a_cluster_prints_what_one_machine_prints(call: Call, format: str) -> No
 
 
 @pytest.mark.usefixtures("demo_on_the_cpu", "in_this_process")
+@pytest.mark.parametrize("output", ["labels.jsonl", "out/"])
+def test_an_archive_is_read_where_the_worker_is(call: Call, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str | None] = []
+    give = RealWorkers.give
+
+    def seen(self: RealWorkers, slot: Any, block: Block) -> None:
+        read.append(block.archive.path if block.archive else None)
+        give(self, slot, block)
+
+    monkeypatch.setattr(RealWorkers, "give", seen)
+    arguments = ("classify", *inputs(), "-f", "jsonl", "-q", "-o", output)
+    assert call(*arguments, "--ray", "auto").status == 1
+    assert {*read} == {None, "photos.tar"}
+
+
+@pytest.mark.usefixtures("demo_on_the_cpu", "in_this_process")
 def test_a_part_that_is_gone_is_done_again_also_of_inputs_that_are_named_twice(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

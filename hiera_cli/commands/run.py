@@ -76,7 +76,10 @@ class Run:
         self._report = Report(quiet=request.report.quiet, progress=request.report.shows_progress, verb=task.kind.done)
         self._skipped = skipped or Skipped()
         self._skipped.tell = self._name_skipped if request.report.verbose else None
-        self._walk = request.inputs.walk(offline=request.offline)
+        # Of archives that were begun this machine finds what is left, as it has the records.
+        begun = output.parts is None and output.journal is not None and output.journal.has_records
+        whole = workers is not None and not begun
+        self._walk = replace(request.inputs.walk(offline=request.offline), whole_archives=whole)
         self._report.total = total
         self._report.note = note
         found = self._sources() if sources is None else sources
@@ -88,9 +91,6 @@ class Run:
         else:
             from hiera_cli.cluster.stream import ClusterStream
 
-            # Of archives that were begun this machine finds what is left, as it has the records.
-            whole = output.parts is not None or not (output.journal and output.journal.has_records)
-            self._walk = replace(self._walk, whole_archives=whole)
             workers.say = self.warn
             self._stream = ClusterStream(
                 remaining, self._load_model, workers, self._skipped, self.warn, self._count_before
